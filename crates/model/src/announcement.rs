@@ -1,0 +1,236 @@
+//! What a node publishes about itself: the value of the Node annotation `warren-mesh.io/wireguard`.
+//!
+//! One JSON value, so that a reader never sees half an update:
+//! `{"version":1,"keys":[{"epoch":3,"publicKey":"<base64>","port":51821}],"settled":3,"paths":["wireguard","vxlan"]}`.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::epoch::Epoch;
+use crate::key::PublicKey;
+use crate::path::PathKind;
+
+/// The annotation's name on the Node.
+pub const ANNOTATION: &str = "warren-mesh.io/wireguard";
+
+/// The version of the format that this code writes and the only one it reads.
+pub const VERSION: u32 = 1;
+
+/// Longest annotation that is looked at, in bytes. A real one has about 200.
+pub const MAX_BYTES: usize = 4096;
+
+/// Most keys a node may have at once: two epochs while a rotation is under way.
+pub const MAX_KEYS: usize = 2;
+
+/// What one node says about itself. It says nothing about pod addresses: those are the control plane's to give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Announcement {
+    version: u32,
+    /// One key an epoch, ascending; never empty, never two of one lane.
+    pub keys: Vec<AnnouncedKey>,
+    /// The newest epoch in which this node has reached all its peers.
+    pub settled: Epoch,
+    /// The kinds of path this node can send and receive on.
+    pub paths: BTreeSet<PathKind>,
+}
+
+/// One public key of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnouncedKey {
+    /// The epoch it belongs to, which also tells its lane.
+    pub epoch: Epoch,
+    /// The key itself.
+    pub public_key: PublicKey,
+    /// The UDP port its lane listens on.
+    pub port: u16,
+}
+
+impl Announcement {
+    /// Puts an announcement together; fails where [`Announcement::parse`] would.
+    pub fn new(
+        mut keys: Vec<AnnouncedKey>,
+        settled: Epoch,
+        paths: BTreeSet<PathKind>,
+    ) -> Result<Self, AnnouncementError> {
+        keys.sort_by_key(|key| key.epoch);
+        Self {
+            version: VERSION,
+            keys,
+            settled,
+            paths,
+        }
+        .checked()
+    }
+
+    /// Reads the annotation's value.
+    pub fn parse(text: &str) -> Result<Self, AnnouncementError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wire {
+            keys: Vec<AnnouncedKey>,
+            settled: Epoch,
+            paths: Vec<String>,
+        }
+        if text.len() > MAX_BYTES {
+            return Err(AnnouncementError::TooLong { bytes: text.len() });
+        }
+        let malformed = |error: serde_json::Error| AnnouncementError::Malformed {
+            reason: error.to_string(),
+        };
+        let Version { version } = serde_json::from_str(text).map_err(malformed)?;
+        if version != VERSION {
+            return Err(AnnouncementError::UnknownVersion { version });
+        }
+        let wire: Wire = serde_json::from_str(text).map_err(malformed)?;
+        // A newer agent may know more kinds of path; the ones not known here are simply not usable with that peer.
+        let known = |word: &String| serde_json::from_value(serde_json::Value::String(word.clone())).ok();
+        let paths = wire.paths.iter().filter_map(known).collect();
+        Self::new(wire.keys, wire.settled, paths)
+    }
+
+    /// The annotation's value. The same announcement always gives the same bytes.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("an announcement has only strings, numbers and lists")
+    }
+
+    /// The key of that epoch.
+    pub fn key(&self, epoch: Epoch) -> Option<&AnnouncedKey> {
+        self.keys.iter().find(|key| key.epoch == epoch)
+    }
+
+    fn checked(self) -> Result<Self, AnnouncementError> {
+        match self.keys.as_slice() {
+            [] => Err(AnnouncementError::NoKeys),
+            keys if keys.len() > MAX_KEYS => Err(AnnouncementError::TooManyKeys { count: keys.len() }),
+            [a, b] if a.epoch.lane() == b.epoch.lane() => Err(AnnouncementError::SameLane {
+                first: a.epoch,
+                second: b.epoch,
+            }),
+            keys => match keys.iter().find(|key| key.port == 0) {
+                Some(key) => Err(AnnouncementError::NoPort { epoch: key.epoch }),
+                None => Ok(self),
+            },
+        }
+    }
+}
+
+/// An annotation that cannot be used. The node's pod CIDRs stay sealed; nothing is sent to them.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AnnouncementError {
+    /// Longer than [`MAX_BYTES`].
+    #[error("is {bytes} bytes long, more than {MAX_BYTES}: not written by a Warren agent")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Not JSON, or a field is missing or of the wrong kind.
+    #[error("cannot be read ({reason}): delete it, the node's agent writes it again")]
+    Malformed {
+        /// What the decoder said.
+        reason: String,
+    },
+    /// A format this agent does not know.
+    #[error("has version {version}, this agent reads version {VERSION}: run the same release on all nodes")]
+    UnknownVersion {
+        /// The version found.
+        version: u32,
+    },
+    /// No key at all.
+    #[error("lists no key: restart the node's agent and see its log")]
+    NoKeys,
+    /// More keys than a rotation ever needs.
+    #[error("lists {count} keys, more than {MAX_KEYS}: not written by a Warren agent")]
+    TooManyKeys {
+        /// How many.
+        count: usize,
+    },
+    /// Two keys whose epochs share a lane (or are the same).
+    #[error("has keys of epochs {first} and {second}, which share a lane: not written by a Warren agent")]
+    SameLane {
+        /// The earlier epoch.
+        first: Epoch,
+        /// The later epoch.
+        second: Epoch,
+    },
+    /// Port 0.
+    #[error("gives port 0 for the key of epoch {epoch}: set spec.ports in the Mesh")]
+    NoPort {
+        /// Which key.
+        epoch: Epoch,
+    },
+}
+
+impl AnnouncementError {
+    /// A short stable word for metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLong { .. } => "annotation-too-long",
+            Self::Malformed { .. } => "annotation-malformed",
+            Self::UnknownVersion { .. } => "annotation-unknown-version",
+            Self::NoKeys => "annotation-no-keys",
+            Self::TooManyKeys { .. } => "annotation-too-many-keys",
+            Self::SameLane { .. } => "annotation-same-lane",
+            Self::NoPort { .. } => "annotation-no-port",
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
+
+    #[test]
+    fn reads_what_it_writes_and_writes_what_the_design_says() {
+        let text = format!(
+            r#"{{"version":1,"keys":[{{"epoch":3,"publicKey":"{KEY}","port":51821}}],"settled":3,"paths":["wireguard","vxlan"]}}"#
+        );
+        let announcement = Announcement::parse(&text).unwrap();
+        assert_eq!(announcement.to_json(), text);
+        assert_eq!(announcement.keys[0].epoch.lane().interface(), "warren1");
+    }
+
+    #[test]
+    fn unknown_paths_and_fields_of_a_newer_agent_do_not_hurt() {
+        let text = format!(
+            r#"{{"version":1,"keys":[{{"epoch":1,"publicKey":"{KEY}","port":51821,"x":1}}],"settled":1,"paths":["quic"],"more":{{}}}}"#
+        );
+        assert!(Announcement::parse(&text).unwrap().paths.is_empty());
+    }
+
+    #[test]
+    fn each_kind_of_nonsense_has_its_own_error() {
+        let with = |keys: &str| format!(r#"{{"version":1,"keys":[{keys}],"settled":1,"paths":[]}}"#);
+        let key = |epoch: u32, port: u32| format!(r#"{{"epoch":{epoch},"publicKey":"{KEY}","port":{port}}}"#);
+        let code = |text: &str| Announcement::parse(text).unwrap_err().code();
+        assert_eq!(code("nonsense"), "annotation-malformed");
+        assert_eq!(code(r#"{"version":2}"#), "annotation-unknown-version");
+        assert_eq!(code(&with("")), "annotation-no-keys");
+        assert_eq!(code(&with(&key(1, 0))), "annotation-no-port");
+        assert_eq!(code(&with(&key(1, 65536))), "annotation-malformed");
+        assert_eq!(code(&with(&key(0, 1))), "annotation-malformed");
+        assert_eq!(
+            code(&with(&[key(1, 1), key(3, 1)].join(","))),
+            "annotation-same-lane"
+        );
+        assert_eq!(
+            code(&with(&[key(1, 1), key(2, 1), key(3, 1)].join(","))),
+            "annotation-too-many-keys"
+        );
+        assert_eq!(code(&" ".repeat(MAX_BYTES + 1)), "annotation-too-long");
+        assert_eq!(
+            code(&with(&key(1, 1).replace(KEY, &"A".repeat(44)))),
+            "annotation-malformed"
+        );
+    }
+}

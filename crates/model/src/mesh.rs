@@ -1,0 +1,124 @@
+//! The configuration of the whole mesh: the parsed form of the `Mesh` object named `default`.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::epoch::{Epoch, Lane};
+
+/// The name of the one `Mesh` object that counts.
+pub const MESH_NAME: &str = "default";
+
+/// What the `Mesh` object says, every field with its default filled in. [`Mesh::default`] is what holds without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mesh {
+    /// `spec.encryption`: the one setting.
+    pub encryption: Encryption,
+    /// `spec.fallback`: what may carry pod packets to a peer that cannot do WireGuard, with encryption on.
+    pub fallback: Fallback,
+    /// `spec.overlay`: how packets travel with encryption off.
+    pub overlay: Overlay,
+    /// `spec.mtu`: the MTU of pods and tunnels in bytes; `None` (0 in the object) finds it out.
+    pub mtu: Option<u16>,
+    /// `spec.ports`.
+    pub ports: Ports,
+    /// `spec.keys`.
+    pub keys: Keys,
+    /// `spec.natOutgoing`: masquerade what pods send outside the pod network.
+    pub nat_outgoing: bool,
+    /// `spec.podNetworks`: ranges that hold pods of any node, known or not yet known. With encryption on nothing to or
+    /// from them ever crosses in the clear, not even before the node that owns a part of them is known.
+    pub pod_networks: Vec<IpNet>,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self {
+            encryption: Encryption::Wireguard,
+            fallback: Fallback::None,
+            overlay: Overlay {
+                mode: OverlayMode::Vxlan,
+                cross_subnet: false,
+            },
+            mtu: None,
+            ports: Ports {
+                wireguard: [51820, 51821],
+                vxlan: 4789,
+            },
+            keys: Keys {
+                epoch: Epoch::FIRST,
+                nodes: Vec::new(),
+                rotation_interval: None,
+            },
+            nat_outgoing: true,
+            pod_networks: Vec::new(),
+        }
+    }
+}
+
+/// `spec.encryption`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// Every pod packet between nodes goes through WireGuard.
+    Wireguard,
+    /// No encryption.
+    None,
+}
+
+/// `spec.fallback`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing: a peer that cannot do WireGuard is not reached.
+    None,
+    /// VXLAN, in the clear.
+    Vxlan,
+    /// IP in IP, in the clear.
+    Ipip,
+}
+
+/// `spec.overlay`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overlay {
+    /// The encapsulation used with encryption off.
+    pub mode: OverlayMode,
+    /// Leave traffic inside one subnet without encapsulation.
+    pub cross_subnet: bool,
+}
+
+/// `spec.overlay.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverlayMode {
+    /// VXLAN.
+    Vxlan,
+    /// IP in IP.
+    Ipip,
+    /// Plain routes through the underlay; all nodes must be in one subnet.
+    None,
+}
+
+/// `spec.ports`: UDP ports, none of them 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// One a lane, by [`Lane::index`].
+    pub wireguard: [u16; 2],
+    /// Of VXLAN.
+    pub vxlan: u16,
+}
+
+impl Ports {
+    /// The port a lane listens on.
+    pub fn of(&self, lane: Lane) -> u16 {
+        self.wireguard[lane.index()]
+    }
+}
+
+/// `spec.keys`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The epoch the cluster lives in, or moves to.
+    pub epoch: Epoch,
+    /// The nodes whose keys the last rotation renews; empty: all.
+    pub nodes: Vec<String>,
+    /// How often keys are rotated by schedule; `None`: never.
+    pub rotation_interval: Option<Duration>,
+}

@@ -1,0 +1,132 @@
+//! What an agent answers on `/status` and `/plan`: read by `warren status` and `warren plan`, on this node or, through
+//! the API server, on any.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::announcement::AnnouncedKey;
+use crate::cidr::PodCidr;
+use crate::epoch::{Epoch, Lane};
+use crate::key::PublicKey;
+use crate::name::NodeName;
+use crate::path::Path;
+use crate::refusal::Refusal;
+
+/// An agent's view of its node and of all its peers. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStatus {
+    /// The node it runs on.
+    pub node: NodeName,
+    /// The agent's release.
+    pub version: String,
+    /// Whether it is ready to attach pods.
+    pub ready: bool,
+    /// Whether the Mesh asks for encryption.
+    pub encryption: bool,
+    /// The epoch the Mesh asks for.
+    pub epoch: Epoch,
+    /// The newest epoch in which the node has reached all its peers.
+    pub settled: Epoch,
+    /// What it publishes.
+    pub keys: Vec<AnnouncedKey>,
+    /// Its pod CIDRs.
+    pub pod_cidrs: Vec<PodCidr>,
+    /// How many pods are attached.
+    pub pods: usize,
+    /// MTU of its pods, bytes.
+    pub pod_mtu: u32,
+    /// Its WireGuard devices.
+    pub lanes: Vec<LaneStatus>,
+    /// Its peers, by name.
+    pub peers: Vec<PeerStatus>,
+    /// What the guard has dropped.
+    pub drops: Vec<DropCount>,
+    /// Objects that are not acted on, and why.
+    pub refusals: Vec<Refusal>,
+    /// The last pass that failed: what the kernel refused; `None` when the last pass went through.
+    pub last_error: Option<String>,
+}
+
+/// One WireGuard device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LaneStatus {
+    /// Which.
+    pub lane: Lane,
+    /// Name of its interface.
+    pub interface: String,
+    /// `kernel` or `userspace`.
+    pub device: String,
+    /// Why that kind was chosen.
+    pub reason: String,
+    /// Whether the device exists and is up.
+    pub up: bool,
+    /// Its public key, once it has one.
+    pub public_key: Option<PublicKey>,
+    /// UDP port it listens on.
+    pub port: u16,
+}
+
+/// One peer node, as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// The peer's name.
+    pub node: NodeName,
+    /// The path in force; `None`: it is not reached, and `reason` says why.
+    pub path: Option<Path>,
+    /// Why this path, in a few words.
+    pub reason: String,
+    /// Its key in the sending lane.
+    pub public_key: Option<PublicKey>,
+    /// The epoch of that key.
+    pub epoch: Option<Epoch>,
+    /// Where its packets go.
+    pub endpoint: Option<SocketAddr>,
+    /// Its pod CIDRs.
+    pub pod_cidrs: Vec<PodCidr>,
+    /// Its InternalIPs.
+    pub internal_ips: Vec<IpAddr>,
+    /// Seconds since the last completed handshake; `None`: never.
+    pub handshake_age_seconds: Option<u64>,
+    /// Bytes received from it, both lanes.
+    pub rx_bytes: u64,
+    /// Bytes sent to it, both lanes.
+    pub tx_bytes: u64,
+}
+
+/// One reason the guard drops packets for, and how many it has dropped since the node booted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DropCount {
+    /// A short stable word, e.g. `plaintext-out`.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What the agent would change now, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanReport {
+    /// The node it is about.
+    pub node: NodeName,
+    /// The steps; empty when the kernel is as it should be.
+    pub steps: Vec<PlannedStep>,
+    /// Objects that are not acted on, and why.
+    pub refusals: Vec<Refusal>,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedStep {
+    /// What would be done, e.g. `route add 10.244.2.0/24 dev warren1`.
+    pub action: String,
+    /// Why.
+    pub reason: String,
+}

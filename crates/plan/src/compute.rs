@@ -1,0 +1,260 @@
+//! The desired state: a pure function of the cluster and the node.
+//!
+//! It never fails. What cannot be used is refused by name and left out, and the rest goes on. It does not depend on
+//! the order in which anything became known.
+
+mod links;
+mod peers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use warren_model::{AnnouncedKey, Announcement, Encryption, Epoch, Lane, Mesh, NodeName, PodCidr, Refusal};
+
+use crate::guard::{Carrier, Guard, OpenPod};
+use crate::input::{Attachment, Cluster, Local};
+use crate::lane::LaneConfig;
+use crate::path_choice::{Choice, PeerRoute, choose};
+use crate::state::{Desired, PeerPlan, Route, RouteTarget};
+
+/// How this node should be, given the cluster and the node as they are now.
+pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
+    let mut refusals = cluster.refusals.clone();
+    let accepted = peers::accept(cluster, local, &mut refusals);
+    let own = cluster.nodes.get(&local.node);
+    let own_ips: &[IpAddr] = own.map_or(&[], |node| &node.internal_ips);
+    let own_cidrs = accepted.own_cidrs.as_slice();
+
+    let mut choices = BTreeMap::new();
+    for peer in &accepted.peers {
+        choices.insert(
+            peer.node.name.clone(),
+            choose(&cluster.mesh, local, own_ips, peer.node),
+        );
+    }
+    let peers: Vec<Chosen<'_>> = accepted
+        .peers
+        .iter()
+        .map(|peer| Chosen {
+            peer,
+            choice: &choices[&peer.node.name],
+        })
+        .collect();
+
+    let links = links::links(&cluster.mesh, local, own_ips, &peers);
+    let overlay = links::overlay(&links.links, own_cidrs, &peers);
+    let lane_addresses = links::lanes(local).flat_map(|lane| {
+        own_cidrs
+            .iter()
+            .map(move |cidr| (lane.interface().to_owned(), cidr.node_address()))
+    });
+    let mut neighbours = overlay.neighbours;
+    neighbours.extend(pod_neighbours(&local.attachments));
+    Desired {
+        guard: guard(&cluster.mesh, local, own_cidrs, &accepted.sealed, &peers),
+        lanes: lanes(&cluster.mesh, local, own_ips, &peers),
+        addresses: lane_addresses.chain(overlay.addresses).collect(),
+        neighbours,
+        fdb: overlay.fdb,
+        routes: routes(local, own_cidrs, &peers),
+        sysctls: links::sysctls(&links.links, own_cidrs),
+        announcement: announcement(&cluster.mesh, local),
+        peers: peers
+            .iter()
+            .map(|chosen| (chosen.peer.node.name.clone(), chosen.plan()))
+            .collect(),
+        pod_mtu: links.pod_mtu,
+        links: links.links,
+        refusals: sorted(refusals),
+    }
+}
+
+/// An accepted peer and the path chosen for it.
+pub(crate) struct Chosen<'a> {
+    pub(crate) peer: &'a peers::AcceptedPeer<'a>,
+    choice: &'a Choice,
+}
+
+impl Chosen<'_> {
+    pub(crate) fn route(&self) -> Option<PeerRoute> {
+        self.choice.route
+    }
+
+    fn plan(&self) -> PeerPlan {
+        let (endpoint, key) = match self.choice.route {
+            Some(PeerRoute::Wireguard(key, endpoint)) => (Some(endpoint), Some((key.epoch, key.public_key))),
+            Some(PeerRoute::Vxlan(_) | PeerRoute::Direct(_)) | None => (None, None),
+        };
+        PeerPlan {
+            path: self.choice.route.map(PeerRoute::path),
+            reason: self.choice.reason.clone(),
+            endpoint,
+            key,
+        }
+    }
+}
+
+fn guard(
+    mesh: &Mesh,
+    local: &Local,
+    own_cidrs: &[PodCidr],
+    remote: &BTreeSet<IpNet>,
+    peers: &[Chosen<'_>],
+) -> Guard {
+    let own: BTreeSet<IpNet> = own_cidrs.iter().map(|cidr| cidr.net()).collect();
+    let mut pod_networks: BTreeSet<IpNet> = remote.union(&own).copied().collect();
+    pod_networks.extend(&mesh.pod_networks);
+    let mut clear = BTreeMap::new();
+    for chosen in peers {
+        let carrier = match chosen.route() {
+            Some(PeerRoute::Vxlan(_)) => Carrier::Vxlan,
+            Some(PeerRoute::Direct(_)) => Carrier::Direct,
+            Some(PeerRoute::Wireguard(..)) | None => continue,
+        };
+        clear.extend(chosen.peer.cidrs.iter().map(|cidr| (cidr.net(), carrier)));
+    }
+    let sealed = match mesh.encryption {
+        Encryption::Wireguard => {
+            let networks = remote.iter().chain(&mesh.pod_networks);
+            networks
+                .filter(|net| !clear.contains_key(*net))
+                .copied()
+                .collect()
+        }
+        Encryption::None => BTreeSet::new(),
+    };
+    let pods = local.attachments.iter().flat_map(|attachment| {
+        let open = |address: &IpAddr| OpenPod {
+            interface: attachment.interface.clone(),
+            address: *address,
+        };
+        attachment.addresses.iter().map(open)
+    });
+    Guard {
+        sealed,
+        clear,
+        pods: pods.collect(),
+        masquerade: if mesh.nat_outgoing {
+            own.clone()
+        } else {
+            BTreeSet::new()
+        },
+        local: own,
+        pod_networks,
+    }
+}
+
+fn lanes(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peers: &[Chosen<'_>]) -> BTreeMap<Lane, LaneConfig> {
+    let mut lanes = BTreeMap::new();
+    for lane in links::lanes(local) {
+        let epoch = newest_in(lane, local);
+        let mut config = LaneConfig {
+            public_key: epoch.map(|epoch| local.keys[&epoch]),
+            port: mesh.ports.of(lane),
+            peers: BTreeMap::new(),
+        };
+        for chosen in peers {
+            if let Some((key, peer)) = chosen.peer.in_lane(epoch, own_ips) {
+                config.peers.insert(key, peer);
+            }
+        }
+        lanes.insert(lane, config);
+    }
+    lanes
+}
+
+fn newest_in(lane: Lane, local: &Local) -> Option<Epoch> {
+    local
+        .keys
+        .keys()
+        .copied()
+        .filter(|epoch| epoch.lane() == lane)
+        .max()
+}
+
+fn routes(local: &Local, own_cidrs: &[PodCidr], peers: &[Chosen<'_>]) -> BTreeMap<IpNet, Route> {
+    let mut routes = BTreeMap::new();
+    for cidr in own_cidrs {
+        routes.insert(
+            cidr.net(),
+            Route {
+                target: RouteTarget::Blackhole,
+                source: None,
+            },
+        );
+    }
+    for chosen in peers {
+        for cidr in &chosen.peer.cidrs {
+            routes.insert(cidr.net(), remote_route(*cidr, own_cidrs, chosen.route()));
+        }
+    }
+    for attachment in &local.attachments {
+        for address in &attachment.addresses {
+            let target = RouteTarget::Device(attachment.interface.clone());
+            // What the node itself sends to its pods comes from the node-local address, never from an underlay one.
+            let source = own_cidrs
+                .iter()
+                .find(|cidr| cidr.contains(*address))
+                .map(|cidr| cidr.node_address());
+            routes.insert(IpNet::from(*address), Route { target, source });
+        }
+    }
+    routes
+}
+
+fn remote_route(cidr: PodCidr, own_cidrs: &[PodCidr], route: Option<PeerRoute>) -> Route {
+    let source = own_cidrs
+        .iter()
+        .find(|own| own.family() == cidr.family())
+        .map(|own| own.node_address());
+    let target = match route {
+        Some(PeerRoute::Wireguard(key, _)) => RouteTarget::Device(key.epoch.lane().interface().to_owned()),
+        Some(PeerRoute::Vxlan(_)) => {
+            RouteTarget::OnLink(crate::state::VXLAN_INTERFACE.to_owned(), cidr.node_address())
+        }
+        // A gateway of the other family cannot carry it.
+        Some(PeerRoute::Direct(gateway)) if gateway.is_ipv4() == cidr.net().addr().is_ipv4() => {
+            RouteTarget::Gateway(gateway)
+        }
+        Some(PeerRoute::Direct(_)) | None => RouteTarget::Unreachable,
+    };
+    let source = if target == RouteTarget::Unreachable {
+        None
+    } else {
+        source
+    };
+    Route { target, source }
+}
+
+fn pod_neighbours(
+    attachments: &[Attachment],
+) -> impl Iterator<Item = ((String, IpAddr), crate::state::Mac)> + '_ {
+    attachments.iter().flat_map(|attachment| {
+        attachment
+            .addresses
+            .iter()
+            .map(|address| ((attachment.interface.clone(), *address), attachment.mac))
+    })
+}
+
+fn announcement(mesh: &Mesh, local: &Local) -> Option<Announcement> {
+    let keys = local.keys.iter().map(|(epoch, public_key)| AnnouncedKey {
+        epoch: *epoch,
+        public_key: *public_key,
+        port: mesh.ports.of(epoch.lane()),
+    });
+    let settled = *local.keys.keys().min()?;
+    Announcement::new(keys.collect(), settled, local.can.clone()).ok()
+}
+
+fn sorted(mut refusals: Vec<Refusal>) -> Vec<Refusal> {
+    refusals.sort();
+    refusals.dedup();
+    refusals
+}
+
+/// The object name of a node in a refusal.
+pub(crate) fn node_object(name: &NodeName) -> String {
+    format!("Node/{name}")
+}

@@ -1,0 +1,164 @@
+//! Interfaces, their addresses and settings: lanes, overlay, veths.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use warren_model::{Encryption, Fallback, Family, Lane, Mesh, NodeName, OverlayMode, PathKind, PodCidr};
+
+use super::Chosen;
+use crate::input::Local;
+use crate::mtu;
+use crate::path_choice::{PeerRoute, peer_address};
+use crate::state::{Link, LinkKind, Mac, VXLAN_INTERFACE, Vxlan};
+
+/// All interfaces that should be, and the MTU that pods get.
+pub(super) struct Links {
+    pub(super) links: BTreeMap<String, Link>,
+    pub(super) pod_mtu: u32,
+}
+
+pub(super) fn links(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peers: &[Chosen<'_>]) -> Links {
+    let outer = outer_family(own_ips, peers);
+    let underlay = mtu::underlay(local, own_ips);
+    let of = |kind| match mesh.mtu {
+        Some(mtu) => u32::from(mtu),
+        None => underlay
+            .saturating_sub(mtu::overhead(kind, outer))
+            .max(mtu::MIN_IPV6),
+    };
+    let mut links = BTreeMap::new();
+    for lane in lanes(local) {
+        let link = Link {
+            kind: LinkKind::Lane(lane),
+            mtu: of(PathKind::Wireguard),
+            up: true,
+        };
+        links.insert(lane.interface().to_owned(), link);
+    }
+    let mut in_use: Vec<PathKind> = match mesh.encryption {
+        Encryption::Wireguard => vec![PathKind::Wireguard],
+        Encryption::None => vec![PathKind::Direct],
+    };
+    if let (true, Some(local_ip)) = (vxlan_allowed(mesh, local), own_ips.first()) {
+        let vxlan = Vxlan {
+            port: mesh.ports.vxlan,
+            mac: mac_of(&local.node),
+            local: *local_ip,
+        };
+        let link = Link {
+            kind: LinkKind::Vxlan(vxlan),
+            mtu: of(PathKind::Vxlan),
+            up: true,
+        };
+        links.insert(VXLAN_INTERFACE.to_owned(), link);
+        in_use.push(PathKind::Vxlan);
+    }
+    let pod_mtu = in_use.into_iter().map(of).min().unwrap_or(mtu::DEFAULT_UNDERLAY);
+    for attachment in &local.attachments {
+        let link = Link {
+            kind: LinkKind::Veth,
+            mtu: pod_mtu,
+            up: true,
+        };
+        links.insert(attachment.interface.clone(), link);
+    }
+    Links { links, pod_mtu }
+}
+
+/// Both lanes, or none on a node that cannot do WireGuard.
+pub(super) fn lanes(local: &Local) -> impl Iterator<Item = Lane> {
+    let can = local.can.contains(&PathKind::Wireguard);
+    Lane::ALL.into_iter().filter(move |_| can)
+}
+
+/// Whether the Mesh lets any peer be reached by VXLAN. The interface then exists on every node that can have it, since
+/// a node must be able to receive before another sends.
+fn vxlan_allowed(mesh: &Mesh, local: &Local) -> bool {
+    let allowed = match mesh.encryption {
+        Encryption::Wireguard => mesh.fallback == Fallback::Vxlan,
+        Encryption::None => mesh.overlay.mode == OverlayMode::Vxlan,
+    };
+    allowed && local.can.contains(&PathKind::Vxlan)
+}
+
+/// The family with the larger headers among those that peers are reached by.
+fn outer_family(own_ips: &[IpAddr], peers: &[Chosen<'_>]) -> Family {
+    let of_peers = peers
+        .iter()
+        .filter_map(|chosen| peer_address(own_ips, chosen.peer.node))
+        .map(Family::of)
+        .max();
+    of_peers
+        .or(own_ips.first().map(|ip| Family::of(*ip)))
+        .unwrap_or(Family::V4)
+}
+
+/// Addresses, neighbours and FDB entries that carry the VXLAN overlay.
+#[derive(Default)]
+pub(super) struct OverlayState {
+    pub(super) addresses: BTreeSet<(String, IpAddr)>,
+    pub(super) neighbours: BTreeMap<(String, IpAddr), Mac>,
+    pub(super) fdb: BTreeMap<Mac, IpAddr>,
+}
+
+pub(super) fn overlay(
+    links: &BTreeMap<String, Link>,
+    own_cidrs: &[PodCidr],
+    peers: &[Chosen<'_>],
+) -> OverlayState {
+    let mut overlay = OverlayState::default();
+    if !links.contains_key(VXLAN_INTERFACE) {
+        return overlay;
+    }
+    let own = own_cidrs
+        .iter()
+        .map(|cidr| (VXLAN_INTERFACE.to_owned(), cidr.node_address()));
+    overlay.addresses.extend(own);
+    for chosen in peers {
+        let Some(PeerRoute::Vxlan(host)) = chosen.route() else {
+            continue;
+        };
+        let mac = mac_of(&chosen.peer.node.name);
+        overlay.fdb.insert(mac, host);
+        for cidr in &chosen.peer.cidrs {
+            overlay
+                .neighbours
+                .insert((VXLAN_INTERFACE.to_owned(), cidr.node_address()), mac);
+        }
+    }
+    overlay
+}
+
+/// The MAC of a node's VXLAN interface: locally administered, the rest an FNV-1a hash of the node's name, so that every
+/// node can tell every other's without being told.
+fn mac_of(node: &NodeName) -> Mac {
+    let hash = node
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    let [_, _, a, b, c, d, e, f] = (hash ^ (hash >> 48)).to_be_bytes();
+    Mac([a & 0xfc | 0x02, b, c, d, e, f])
+}
+
+/// Forwarding, and loose reverse-path filtering on our own interfaces: a reply may come back through the other lane.
+pub(super) fn sysctls(links: &BTreeMap<String, Link>, own_cidrs: &[PodCidr]) -> BTreeMap<String, String> {
+    let mut sysctls = BTreeMap::new();
+    let has = |family| own_cidrs.iter().any(|cidr| cidr.family() == family);
+    if has(Family::V4) {
+        sysctls.insert("ipv4/ip_forward".to_owned(), "1".to_owned());
+    }
+    if has(Family::V6) {
+        sysctls.insert("ipv6/conf/all/forwarding".to_owned(), "1".to_owned());
+    }
+    for (name, link) in links {
+        let value = match link.kind {
+            LinkKind::Lane(_) | LinkKind::Vxlan(_) => "2",
+            // The guard checks a pod's source address against its veth, which is stricter than any rp_filter.
+            LinkKind::Veth | LinkKind::Foreign => continue,
+        };
+        sysctls.insert(format!("ipv4/conf/{name}/rp_filter"), value.to_owned());
+    }
+    sysctls
+}

@@ -1,0 +1,166 @@
+//! Which nodes are peers, and which pod CIDRs and keys are accepted of them.
+//!
+//! A pod CIDR and a public key have one owner each: the older node. The younger one's claim is refused by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use warren_model::{Epoch, Node, NodeName, PodCidr, PublicKey, Refusal};
+
+use super::node_object;
+use crate::input::{Cluster, Local};
+use crate::lane::PeerConfig;
+use crate::path_choice::{peer_address, shared_keys};
+
+/// What is left of the cluster after refusing what cannot be.
+pub(super) struct Accepted<'a> {
+    /// This node's own pod CIDRs.
+    pub(super) own_cidrs: Vec<PodCidr>,
+    /// All other nodes, by name.
+    pub(super) peers: Vec<AcceptedPeer<'a>>,
+    /// Every pod CIDR that another node claims, accepted or not.
+    pub(super) sealed: BTreeSet<IpNet>,
+}
+
+/// A node that is not this one.
+pub(crate) struct AcceptedPeer<'a> {
+    pub(crate) node: &'a Node,
+    /// Its pod CIDRs that no older node has.
+    pub(crate) cidrs: Vec<PodCidr>,
+    /// Its keys in epochs this node shares, that no older node has, by epoch, with their ports.
+    keys: BTreeMap<Epoch, (PublicKey, u16)>,
+}
+
+impl AcceptedPeer<'_> {
+    /// Its key and configuration in the lane of that epoch.
+    pub(crate) fn in_lane(
+        &self,
+        epoch: Option<Epoch>,
+        own_ips: &[IpAddr],
+    ) -> Option<(PublicKey, PeerConfig)> {
+        let (key, port) = *self.keys.get(&epoch?)?;
+        let address = peer_address(own_ips, self.node)?;
+        let allowed_ips = self.cidrs.iter().map(|cidr| cidr.net()).collect();
+        Some((
+            key,
+            PeerConfig {
+                endpoint: SocketAddr::new(address, port),
+                allowed_ips,
+                keepalive: 0,
+            },
+        ))
+    }
+}
+
+pub(super) fn accept<'a>(cluster: &'a Cluster, local: &Local, refusals: &mut Vec<Refusal>) -> Accepted<'a> {
+    let mut nodes: Vec<&Node> = cluster.nodes.values().collect();
+    nodes.sort_by(|a, b| a.seniority().cmp(&b.seniority()));
+
+    let mut owners = Owners::new(local);
+    let mut accepted = Accepted {
+        own_cidrs: Vec::new(),
+        peers: Vec::new(),
+        sealed: BTreeSet::new(),
+    };
+    for node in nodes {
+        let cidrs = owners.cidrs_of(node, refusals);
+        if node.name == local.node {
+            accepted.own_cidrs = cidrs;
+            continue;
+        }
+        accepted
+            .sealed
+            .extend(node.pod_cidrs.iter().map(|cidr| cidr.net()));
+        let keys = owners.keys_of(node, local, refusals);
+        accepted.peers.push(AcceptedPeer { node, cidrs, keys });
+    }
+    accepted.peers.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+    accepted
+}
+
+/// Who has what, filled from the oldest node on.
+struct Owners<'a> {
+    cidrs: Vec<(PodCidr, &'a NodeName)>,
+    keys: BTreeMap<PublicKey, &'a NodeName>,
+    own_keys: BTreeSet<PublicKey>,
+}
+
+impl<'a> Owners<'a> {
+    fn new(local: &Local) -> Self {
+        let own_keys = local.keys.values().copied().collect();
+        Self {
+            cidrs: Vec::new(),
+            keys: BTreeMap::new(),
+            own_keys,
+        }
+    }
+
+    fn cidrs_of(&mut self, node: &'a Node, refusals: &mut Vec<Refusal>) -> Vec<PodCidr> {
+        let mut cidrs = Vec::new();
+        for cidr in &node.pod_cidrs {
+            match self.cidrs.iter().find(|(taken, _)| taken.overlaps(*cidr)) {
+                Some((taken, owner)) if *owner == &node.name && taken == cidr => {}
+                Some((taken, owner)) => refusals.push(Refusal::new(
+                    node_object(&node.name),
+                    "overlapping-pod-cidr",
+                    format!(
+                        "pod CIDR {cidr} overlaps {taken} of the older node {owner} and is not used: \
+                         give the node a range of its own"
+                    ),
+                )),
+                None => {
+                    self.cidrs.push((*cidr, &node.name));
+                    cidrs.push(*cidr);
+                }
+            }
+        }
+        cidrs
+    }
+
+    fn keys_of(
+        &mut self,
+        node: &'a Node,
+        local: &Local,
+        refusals: &mut Vec<Refusal>,
+    ) -> BTreeMap<Epoch, (PublicKey, u16)> {
+        let object = node_object(&node.name);
+        let announcement = match &node.announcement {
+            Some(Ok(announcement)) => announcement,
+            Some(Err(error)) => {
+                let message = format!(
+                    "the annotation {} {error}",
+                    warren_model::announcement::ANNOTATION
+                );
+                refusals.push(Refusal::new(object, error.code(), message));
+                return BTreeMap::new();
+            }
+            None => return BTreeMap::new(),
+        };
+        // All of a node's keys count as taken, those of epochs this node does not share as well.
+        let mut refused = BTreeSet::new();
+        for key in &announcement.keys {
+            let owner = *self.keys.entry(key.public_key).or_insert(&node.name);
+            let problem = if self.own_keys.contains(&key.public_key) {
+                Some("this node's own".to_owned())
+            } else if owner != &node.name {
+                Some(format!("that of the older node {owner}"))
+            } else {
+                None
+            };
+            if let Some(whose) = problem {
+                refused.insert(key.public_key);
+                refusals.push(Refusal::new(
+                    object.clone(),
+                    "duplicate-public-key",
+                    format!(
+                        "public key {} is {whose} and is not used: delete the node's key files and restart its agent",
+                        key.public_key
+                    ),
+                ));
+            }
+        }
+        let usable = shared_keys(local, announcement).filter(|(_, key, _)| !refused.contains(key));
+        usable.map(|(epoch, key, port)| (epoch, (key, port))).collect()
+    }
+}

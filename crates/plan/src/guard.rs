@@ -1,0 +1,67 @@
+//! What the fail-closed guard must hold: which pod networks may cross by which carrier, and which pods are open.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+/// The content of the nft table `inet warren`. It outlives the agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Guard {
+    /// This node's pod CIDRs. Traffic to and from them on this node's own veths is the pods' business.
+    pub local: BTreeSet<IpNet>,
+    /// Remote pod networks that only a lane may carry, in both directions. May contain `local` and `clear`, which
+    /// come first.
+    pub sealed: BTreeSet<IpNet>,
+    /// Remote pod CIDRs that the Mesh allows in the clear, each with the carrier that may take it.
+    pub clear: BTreeMap<IpNet, Carrier>,
+    /// The pods: which address may be used on which veth. All else on a `wrn*` interface is dropped.
+    pub pods: BTreeSet<OpenPod>,
+    /// Sources to masquerade when they leave the pod network; empty: none.
+    pub masquerade: BTreeSet<IpNet>,
+    /// The pod network of the whole cluster, to which nothing is masqueraded.
+    pub pod_networks: BTreeSet<IpNet>,
+}
+
+/// What may carry pod packets in the clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Carrier {
+    /// The interface `warren-vx`.
+    Vxlan,
+    /// Any interface: plain routes.
+    Direct,
+}
+
+/// One pod address and the veth it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct OpenPod {
+    /// Host side of its veth.
+    pub interface: String,
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// Raised whenever the same [`Guard`] is rendered to other rules, so that an upgraded agent installs them.
+const RULES_VERSION: u32 = 1;
+
+impl Guard {
+    /// A number that stands for exactly this content (FNV-1a, 64 bits, of its text). It is kept in the table itself,
+    /// so that what is installed can be compared without reading thousands of elements back.
+    pub fn fingerprint(&self) -> u64 {
+        struct Fnv(u64);
+        impl fmt::Write for Fnv {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                for byte in text.bytes() {
+                    self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+                }
+                Ok(())
+            }
+        }
+        let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
+        let written = fmt::write(&mut fnv, format_args!("{RULES_VERSION} {self:?}"));
+        debug_assert!(written.is_ok(), "hashing cannot fail");
+        fnv.0
+    }
+}

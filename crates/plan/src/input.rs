@@ -1,0 +1,57 @@
+//! What a plan is made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use warren_model::{Epoch, Mesh, Node, NodeName, PathKind, PublicKey, Refusal};
+
+use crate::state::Mac;
+
+/// The cluster as the watches show it now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cluster {
+    /// All nodes, this one among them, by name.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// The mesh's configuration.
+    pub mesh: Mesh,
+    /// What was refused on decoding; carried through to the result.
+    pub refusals: Vec<Refusal>,
+}
+
+/// This node as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Local {
+    /// Its name.
+    pub node: NodeName,
+    /// Its keys, one an epoch.
+    pub keys: BTreeMap<Epoch, PublicKey>,
+    /// The kinds of path it can send and receive on.
+    pub can: BTreeSet<PathKind>,
+    /// The pods attached here whose veth exists.
+    pub attachments: Vec<Attachment>,
+    /// Addresses of the interfaces that are not ours.
+    pub underlay: Vec<UnderlayAddress>,
+}
+
+/// One pod attached to this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Host side of its veth.
+    pub interface: String,
+    /// MAC of the pod's side.
+    pub mac: Mac,
+    /// Its addresses, at most one a family.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// One address of an interface that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderlayAddress {
+    /// The interface.
+    pub interface: String,
+    /// The address with the length of its subnet's prefix.
+    pub net: IpNet,
+    /// The interface's MTU, bytes.
+    pub mtu: u32,
+}

@@ -1,0 +1,38 @@
+//! MTUs: what a path takes of the underlay's, and what is left for pods. All in bytes.
+
+use std::net::IpAddr;
+
+use warren_model::{Family, PathKind};
+
+use crate::input::Local;
+
+/// Assumed where the underlay's MTU cannot be found: that of Ethernet.
+pub const DEFAULT_UNDERLAY: u32 = 1500;
+
+/// The least an interface that carries IPv6 may have (RFC 8200, section 5).
+pub const MIN_IPV6: u32 = 1280;
+
+/// What a kind of path adds to a packet, with outer packets of that family. WireGuard: IP 20 or 40, UDP 8, header 16,
+/// tag 16. VXLAN: IP 20 or 40, UDP 8, header 8, Ethernet 14.
+pub fn overhead(path: PathKind, outer: Family) -> u32 {
+    match (path, outer) {
+        (PathKind::Wireguard, Family::V4) => 60,
+        (PathKind::Wireguard, Family::V6) => 80,
+        (PathKind::Vxlan, Family::V4) => 50,
+        (PathKind::Vxlan, Family::V6) => 70,
+        (PathKind::Ipip, _) => 20,
+        (PathKind::Direct, _) => 0,
+    }
+}
+
+/// The MTU of the interface that carries this node's own addresses: the smallest if there are several.
+pub fn underlay(local: &Local, own_ips: &[IpAddr]) -> u32 {
+    let carries_own = local
+        .underlay
+        .iter()
+        .filter(|address| own_ips.contains(&address.net.addr()));
+    carries_own
+        .map(|address| address.mtu)
+        .min()
+        .unwrap_or(DEFAULT_UNDERLAY)
+}

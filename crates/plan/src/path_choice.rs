@@ -1,0 +1,205 @@
+//! How packets reach one peer: a pure choice from the Mesh, what both ends can do, and where they are.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use warren_model::{
+    AnnouncedKey, Announcement, AnnouncementError, Encryption, Epoch, Fallback, Family, Mesh, Node,
+    OverlayMode, Path, PathKind, PublicKey,
+};
+
+use crate::input::Local;
+
+/// The path chosen, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// How, and where to; `None`: the peer is not reached.
+    pub route: Option<PeerRoute>,
+    /// Why, in a few words.
+    pub reason: String,
+}
+
+/// How a peer is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerRoute {
+    /// Through the lane of this key's epoch.
+    Wireguard(AnnouncedKey, SocketAddr),
+    /// By VXLAN to this host address.
+    Vxlan(IpAddr),
+    /// By this gateway, without encapsulation.
+    Direct(IpAddr),
+}
+
+impl PeerRoute {
+    /// As a path.
+    pub fn path(self) -> Path {
+        match self {
+            Self::Wireguard(key, _) => Path::Wireguard(key.epoch.lane()),
+            Self::Vxlan(_) => Path::Vxlan,
+            Self::Direct(_) => Path::Direct,
+        }
+    }
+}
+
+/// Chooses the path to `peer`. With encryption on it is WireGuard or, where the Mesh allows it and one end says that it
+/// cannot do WireGuard, the fallback. Not knowing what the peer can do, or not understanding it, is never a reason for
+/// a path in the clear.
+pub fn choose(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node) -> Choice {
+    match mesh.encryption {
+        Encryption::Wireguard => choose_encrypted(mesh, local, own_ips, peer),
+        Encryption::None => choose_clear(mesh, local, own_ips, peer),
+    }
+}
+
+/// The address a peer's packets go to: its first InternalIP of the family of this node's own first InternalIP, or else
+/// of any family this node has.
+pub fn peer_address(own_ips: &[IpAddr], peer: &Node) -> Option<IpAddr> {
+    own_ips.iter().find_map(|own| {
+        let family = Family::of(*own);
+        peer.internal_ips
+            .iter()
+            .copied()
+            .find(|ip| Family::of(*ip) == family)
+    })
+}
+
+/// The newest epoch in which both ends have a key, not beyond the Mesh's epoch unless there is no other.
+fn common_epoch(mesh: &Mesh, local: &Local, announcement: &Announcement) -> Option<AnnouncedKey> {
+    let common = || {
+        announcement
+            .keys
+            .iter()
+            .filter(|key| local.keys.contains_key(&key.epoch))
+    };
+    common()
+        .filter(|key| key.epoch <= mesh.keys.epoch)
+        .max_by_key(|key| key.epoch)
+        .or_else(|| common().next())
+        .copied()
+}
+
+fn choose_encrypted(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node) -> Choice {
+    let announcement = match announcement_of(peer) {
+        Ok(announcement) => announcement,
+        Err(choice) => return choice,
+    };
+    let Some(address) = peer_address(own_ips, peer) else {
+        return no_address();
+    };
+    if !both_can(local, &announcement.paths, PathKind::Wireguard) {
+        let who = if local.can.contains(&PathKind::Wireguard) {
+            "the peer"
+        } else {
+            "this node"
+        };
+        return match mesh.fallback {
+            Fallback::Vxlan if both_can(local, &announcement.paths, PathKind::Vxlan) => {
+                let reason = format!("{who} cannot do WireGuard and spec.fallback allows vxlan");
+                chosen(PeerRoute::Vxlan(address), reason)
+            }
+            Fallback::Vxlan => refused(format!(
+                "{who} cannot do WireGuard, and not both ends can do vxlan"
+            )),
+            Fallback::Ipip => refused(format!(
+                "{who} cannot do WireGuard, and not both ends can do ipip"
+            )),
+            Fallback::None => refused(format!(
+                "{who} cannot do WireGuard and spec.fallback allows nothing else"
+            )),
+        };
+    }
+    match common_epoch(mesh, local, announcement) {
+        Some(key) => {
+            let endpoint = SocketAddr::new(address, key.port);
+            chosen(
+                PeerRoute::Wireguard(key, endpoint),
+                format!("both have a key of epoch {}", key.epoch),
+            )
+        }
+        None => refused(format!(
+            "no epoch in common: this node has {}, the peer {}",
+            epochs(local.keys.keys().copied()),
+            epochs(announcement.keys.iter().map(|key| key.epoch))
+        )),
+    }
+}
+
+fn choose_clear(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node) -> Choice {
+    let Some(address) = peer_address(own_ips, peer) else {
+        return no_address();
+    };
+    let same_subnet = local.underlay.iter().any(|own| own.net.contains(&address));
+    if same_subnet && (mesh.overlay.cross_subnet || mesh.overlay.mode == OverlayMode::None) {
+        return chosen(
+            PeerRoute::Direct(address),
+            "encryption is off and the peer is in this subnet".to_owned(),
+        );
+    }
+    match mesh.overlay.mode {
+        OverlayMode::None => {
+            refused("spec.overlay.mode is none and the peer is in another subnet".to_owned())
+        }
+        OverlayMode::Vxlan => match announcement_of(peer) {
+            Err(choice) => choice,
+            Ok(announcement) if both_can(local, &announcement.paths, PathKind::Vxlan) => chosen(
+                PeerRoute::Vxlan(address),
+                "encryption is off and spec.overlay.mode is vxlan".to_owned(),
+            ),
+            Ok(_) => refused("not both ends can do vxlan".to_owned()),
+        },
+        // No node of this release announces ipip.
+        OverlayMode::Ipip => refused("not both ends can do ipip".to_owned()),
+    }
+}
+
+fn announcement_of(peer: &Node) -> Result<&Announcement, Choice> {
+    match &peer.announcement {
+        None => Err(refused("the peer has not published a key yet".to_owned())),
+        Some(Err(error)) => Err(unreadable(error)),
+        Some(Ok(announcement)) => Ok(announcement),
+    }
+}
+
+fn both_can(local: &Local, peer: &BTreeSet<PathKind>, kind: PathKind) -> bool {
+    local.can.contains(&kind) && peer.contains(&kind)
+}
+
+fn chosen(route: PeerRoute, reason: String) -> Choice {
+    Choice {
+        route: Some(route),
+        reason,
+    }
+}
+
+fn refused(reason: String) -> Choice {
+    Choice { route: None, reason }
+}
+
+fn no_address() -> Choice {
+    refused("the peer has no InternalIP of a family that this node has".to_owned())
+}
+
+fn unreadable(error: &AnnouncementError) -> Choice {
+    refused(format!("the peer's annotation {error}"))
+}
+
+fn epochs(epochs: impl Iterator<Item = Epoch>) -> String {
+    let list: Vec<String> = epochs.map(|epoch| epoch.to_string()).collect();
+    if list.is_empty() {
+        "none".to_owned()
+    } else {
+        list.join(" and ")
+    }
+}
+
+/// The keys of a peer that this node may hold a session with: one a lane that both live in.
+pub fn shared_keys<'a>(
+    local: &'a Local,
+    announcement: &'a Announcement,
+) -> impl Iterator<Item = (Epoch, PublicKey, u16)> + 'a {
+    let shared = announcement
+        .keys
+        .iter()
+        .filter(|key| local.keys.contains_key(&key.epoch));
+    shared.map(|key| (key.epoch, key.public_key, key.port))
+}

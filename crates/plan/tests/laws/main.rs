@@ -1,0 +1,226 @@
+//! The laws of planning, as properties over random clusters, nodes and kernels.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod generate;
+
+use std::collections::BTreeSet;
+
+use generate::{a_cluster, a_local, a_situation, an_observed};
+use proptest::prelude::*;
+use warren_model::{Encryption, PathKind};
+use warren_plan::lane::{LaneObserved, PeerObserved};
+use warren_plan::state::Desired;
+use warren_plan::{Action, LinkKind, Observed, RouteTarget, compute, diff};
+
+/// The observation that matches a desired state exactly.
+fn observation_of(desired: &Desired) -> Observed {
+    let lanes = desired.lanes.iter().map(|(lane, config)| {
+        let peers = config.peers.iter().map(|(key, peer)| {
+            let observed = PeerObserved {
+                endpoint: Some(peer.endpoint),
+                allowed_ips: peer.allowed_ips.clone(),
+                keepalive: peer.keepalive,
+                ..PeerObserved::default()
+            };
+            (*key, observed)
+        });
+        (
+            *lane,
+            LaneObserved {
+                public_key: config.public_key,
+                port: config.port,
+                peers: peers.collect(),
+            },
+        )
+    });
+    Observed {
+        guard: Some(desired.guard.fingerprint()),
+        links: desired.links.clone(),
+        lanes: lanes.collect(),
+        addresses: desired.addresses.clone(),
+        neighbours: desired.neighbours.clone(),
+        fdb: desired.fdb.clone(),
+        routes: desired.routes.clone(),
+        sysctls: desired.sysctls.clone(),
+    }
+}
+
+/// What the traffic counters and roamed endpoints of a device say is the device's business: left out of comparison.
+fn comparable(mut observed: Observed, desired: &Desired) -> Observed {
+    for (lane, device) in &mut observed.lanes {
+        for (key, peer) in &mut device.peers {
+            let wanted = desired.lanes.get(lane).and_then(|config| config.peers.get(key));
+            if let (true, Some(wanted)) = (peer.is_proven(), wanted) {
+                peer.endpoint = Some(wanted.endpoint);
+            }
+            *peer = PeerObserved {
+                handshake_age: None,
+                rx_bytes: 0,
+                tx_bytes: 0,
+                ..peer.clone()
+            };
+        }
+    }
+    // A value that nobody asks for any more is left as it is: it is restored on uninstall.
+    observed
+        .sysctls
+        .retain(|key, _| desired.sysctls.contains_key(key));
+    observed
+}
+
+fn is_safe(observed: &Observed, desired: &Desired) -> Result<(), String> {
+    let guarded = observed.guard == Some(desired.guard.fingerprint());
+    let has_veths = observed.links.values().any(|link| link.kind == LinkKind::Veth);
+    if has_veths && !guarded {
+        return Err("a veth without its drop".to_owned());
+    }
+    for (net, route) in &observed.routes {
+        // What was there before and is about to be corrected is the guard's to hold.
+        if desired.routes.get(net) != Some(route) {
+            continue;
+        }
+        let RouteTarget::Device(device) = &route.target else {
+            continue;
+        };
+        let Some(lane) = warren_model::Lane::of_interface(device) else {
+            continue;
+        };
+        let peers = observed.lanes.get(&lane).map(|device| &device.peers);
+        let has_peer = peers.is_some_and(|peers| peers.values().any(|peer| peer.allowed_ips.contains(net)));
+        if !has_peer || !observed.links.contains_key(device) {
+            return Err(format!("route {net} without its peer"));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn applying_the_difference_gives_the_desired_state(situation in a_situation()) {
+        let desired = compute(&situation.cluster, &situation.local);
+        let mut observed = situation.observed;
+        for step in diff(&desired, &observed) {
+            observed.apply(&step.action);
+        }
+        prop_assert_eq!(comparable(observed, &desired), observation_of(&desired));
+    }
+
+    #[test]
+    fn there_is_no_difference_to_what_is_already_right(situation in a_situation()) {
+        let desired = compute(&situation.cluster, &situation.local);
+        let steps = diff(&desired, &observation_of(&desired));
+        prop_assert!(steps.is_empty(), "{:?}", steps);
+    }
+
+    #[test]
+    fn a_second_pass_after_any_prefix_of_the_first_ends_in_the_same_state(
+        situation in a_situation(), cut in 0_usize..200,
+    ) {
+        let desired = compute(&situation.cluster, &situation.local);
+        let mut observed = situation.observed;
+        for step in diff(&desired, &observed).iter().take(cut) {
+            observed.apply(&step.action);
+        }
+        for step in diff(&desired, &observed) {
+            observed.apply(&step.action);
+        }
+        prop_assert_eq!(comparable(observed, &desired), observation_of(&desired));
+    }
+
+    #[test]
+    fn every_prefix_of_the_steps_is_safe(situation in a_situation()) {
+        let desired = compute(&situation.cluster, &situation.local);
+        let mut observed = situation.observed;
+        for step in diff(&desired, &observed) {
+            observed.apply(&step.action);
+            prop_assert_eq!(is_safe(&observed, &desired), Ok(()), "after {}", step.action);
+        }
+    }
+
+    #[test]
+    fn the_guard_is_the_first_step_whenever_it_is_a_step(situation in a_situation()) {
+        let steps = diff(&compute(&situation.cluster, &situation.local), &situation.observed);
+        let guards = steps.iter().enumerate().filter(|(_, s)| matches!(s.action, Action::InstallGuard(_)));
+        prop_assert!(guards.map(|(at, _)| at).all(|at| at == 0));
+    }
+
+    #[test]
+    fn the_order_of_the_input_does_not_matter(
+        cluster in a_cluster(), local in a_local(), seed in any::<u64>(),
+    ) {
+        let mut shuffled = local.clone();
+        let rotate = |len: usize| if len == 0 { 0 } else { usize::try_from(seed % 97).unwrap() % len };
+        shuffled.attachments.rotate_left(rotate(local.attachments.len()));
+        shuffled.underlay.rotate_left(rotate(local.underlay.len()));
+        let mut refused_otherwise = cluster.clone();
+        refused_otherwise.refusals.reverse();
+        prop_assert_eq!(compute(&cluster, &local), compute(&refused_otherwise, &shuffled));
+    }
+
+    #[test]
+    fn with_encryption_every_remote_pod_network_is_sealed_or_allowed_in_the_clear_by_the_mesh(
+        mut cluster in a_cluster(), local in a_local(),
+    ) {
+        cluster.mesh.encryption = Encryption::Wireguard;
+        let desired = compute(&cluster, &local);
+        for (name, node) in cluster.nodes.iter().filter(|(name, _)| **name != local.node) {
+            for cidr in &node.pod_cidrs {
+                let sealed = desired.guard.sealed.contains(&cidr.net());
+                let clear = desired.guard.clear.contains_key(&cidr.net());
+                prop_assert!(sealed != clear, "{} of {} is neither or both", cidr, name);
+            }
+        }
+        if cluster.mesh.fallback == warren_model::Fallback::None {
+            prop_assert!(desired.guard.clear.is_empty());
+            for (name, peer) in &desired.peers {
+                let kind = peer.path.map(|path| path.kind());
+                prop_assert!(matches!(kind, None | Some(PathKind::Wireguard)), "{} by {:?}", name, kind);
+            }
+        }
+    }
+
+    #[test]
+    fn no_prefix_belongs_to_two_peers_of_a_lane_and_none_to_this_node(cluster in a_cluster(), local in a_local()) {
+        let desired = compute(&cluster, &local);
+        for config in desired.lanes.values() {
+            let mut seen = BTreeSet::new();
+            for net in config.peers.values().flat_map(|peer| &peer.allowed_ips) {
+                prop_assert!(seen.insert(*net), "{} twice", net);
+                prop_assert!(!desired.guard.local.contains(net), "{} is ours", net);
+            }
+        }
+    }
+
+    #[test]
+    fn allowed_ips_are_the_control_planes_word(cluster in a_cluster(), local in a_local()) {
+        let desired = compute(&cluster, &local);
+        let given: BTreeSet<_> =
+            cluster.nodes.values().flat_map(|node| node.pod_cidrs.iter().map(|cidr| cidr.net())).collect();
+        for config in desired.lanes.values() {
+            prop_assert!(config.peers.values().all(|peer| peer.allowed_ips.is_subset(&given)));
+        }
+    }
+
+    #[test]
+    fn a_proven_endpoint_is_never_reset(situation in a_situation()) {
+        let desired = compute(&situation.cluster, &situation.local);
+        for step in diff(&desired, &situation.observed) {
+            if let Action::ConfigureLane(lane, warren_plan::LaneChange::SetEndpoint(key, _)) = step.action {
+                let peer = &situation.observed.lanes[&lane].peers[&key];
+                prop_assert!(!peer.is_proven());
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_observed_makes_planning_fail(
+        cluster in a_cluster(), local in a_local(), observed in an_observed(),
+    ) {
+        let steps = diff(&compute(&cluster, &local), &observed);
+        for step in steps {
+            prop_assert!(!step.action.to_string().is_empty() && !step.reason.is_empty());
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! From a `Mesh` object, as JSON, to [`warren_model::Mesh`].
+//!
+//! Everything the schema says is checked again, because a server before 1.25 ignores the CEL rules and the schema that
+//! is installed may be another release's. A field that is absent or null has its default. One wrong field refuses the
+//! whole object: half of what an operator asked for is a configuration that nobody asked for.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+use warren_model::mesh::{Keys, Ports};
+use warren_model::{Encryption, Epoch, Fallback, Mesh, NodeName, Overlay, OverlayMode, PodCidr};
+
+use crate::mesh_resource::{
+    EncryptionSpec, FallbackSpec, MAX_MTU, MAX_POD_NETWORKS, MIN_MTU, OverlayModeSpec,
+};
+
+/// Shortest `spec.keys.rotationInterval`.
+pub const MIN_ROTATION_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// One field of a `Mesh` that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field} {problem}")]
+pub struct FieldError {
+    /// Where, e.g. `spec.ports.vxlan`.
+    pub field: &'static str,
+    /// What is wrong and what to write instead.
+    pub problem: String,
+}
+
+/// Decodes `spec`; fails with every field that is wrong, in the order of the schema.
+pub fn decode_spec(spec: &Value) -> Result<Mesh, Vec<FieldError>> {
+    let mut reader = Reader {
+        spec,
+        errors: Vec::new(),
+    };
+    let mesh = read(&mut reader);
+    if reader.errors.is_empty() {
+        Ok(mesh)
+    } else {
+        Err(reader.errors)
+    }
+}
+
+/// Reads fields one by one and keeps what went wrong, so that one look shows all of it.
+struct Reader<'a> {
+    spec: &'a Value,
+    errors: Vec<FieldError>,
+}
+
+fn read(reader: &mut Reader<'_>) -> Mesh {
+    let default = Mesh::default();
+    for section in ["spec", "spec.overlay", "spec.ports", "spec.keys"] {
+        reader.section(section);
+    }
+    let encryption = reader.field("spec.encryption", "wireguard or none");
+    let fallback = reader.field("spec.fallback", "none, vxlan or ipip");
+    let mode = reader.field("spec.overlay.mode", "vxlan, ipip or none");
+    let overlay = Overlay {
+        mode: mode.map_or(default.overlay.mode, overlay_mode),
+        cross_subnet: reader
+            .field("spec.overlay.crossSubnet", "true or false")
+            .unwrap_or(default.overlay.cross_subnet),
+    };
+    Mesh {
+        encryption: encryption.map_or(default.encryption, |it| match it {
+            EncryptionSpec::Wireguard => Encryption::Wireguard,
+            EncryptionSpec::None => Encryption::None,
+        }),
+        fallback: fallback.map_or(default.fallback, |it| match it {
+            FallbackSpec::None => Fallback::None,
+            FallbackSpec::Vxlan => Fallback::Vxlan,
+            FallbackSpec::Ipip => Fallback::Ipip,
+        }),
+        overlay,
+        mtu: mtu(reader),
+        ports: ports(reader, default.ports),
+        keys: keys(reader, default.keys),
+        nat_outgoing: reader
+            .field("spec.natOutgoing", "true or false")
+            .unwrap_or(default.nat_outgoing),
+        pod_networks: pod_networks(reader),
+    }
+}
+
+fn overlay_mode(mode: OverlayModeSpec) -> OverlayMode {
+    match mode {
+        OverlayModeSpec::Vxlan => OverlayMode::Vxlan,
+        OverlayModeSpec::Ipip => OverlayMode::Ipip,
+        OverlayModeSpec::None => OverlayMode::None,
+    }
+}
+
+fn mtu(reader: &mut Reader<'_>) -> Option<u16> {
+    const FIELD: &str = "spec.mtu";
+    const REMEDY: &str = "0 (find out) or a number from 576 to 9216";
+    let bytes: u16 = reader.field(FIELD, REMEDY)?;
+    match bytes {
+        0 => None,
+        MIN_MTU..=MAX_MTU => Some(bytes),
+        _ => reader.refuse(FIELD, format!("is {bytes}: use {REMEDY}")),
+    }
+}
+
+fn ports(reader: &mut Reader<'_>, default: Ports) -> Ports {
+    const LANES: &str = "spec.ports.wireguard";
+    const VXLAN: &str = "spec.ports.vxlan";
+    let ports = Ports {
+        wireguard: reader
+            .field(LANES, "a list of two port numbers, 1 to 65535")
+            .unwrap_or(default.wireguard),
+        vxlan: reader
+            .field(VXLAN, "a port number, 1 to 65535")
+            .unwrap_or(default.vxlan),
+    };
+    let [zero, one] = ports.wireguard;
+    if zero == 0 || one == 0 {
+        reader.refuse::<()>(LANES, "has port 0: use 1 to 65535".to_owned());
+    }
+    if ports.vxlan == 0 {
+        reader.refuse::<()>(VXLAN, "is 0: use 1 to 65535".to_owned());
+    }
+    if zero == one {
+        reader.refuse::<()>(
+            LANES,
+            format!("has {zero} twice: give each lane a port of its own"),
+        );
+    }
+    if ports.wireguard.contains(&ports.vxlan) {
+        let problem = format!("is {}, which is also a WireGuard port: use another", ports.vxlan);
+        reader.refuse::<()>(VXLAN, problem);
+    }
+    ports
+}
+
+fn keys(reader: &mut Reader<'_>, default: Keys) -> Keys {
+    const NODES: &str = "spec.keys.nodes";
+    const INTERVAL: &str = "spec.keys.rotationInterval";
+    let nodes: Vec<String> = reader.field(NODES, "a list of node names").unwrap_or_default();
+    for name in &nodes {
+        if let Err(error) = name.parse::<NodeName>() {
+            reader.refuse::<()>(NODES, format!("holds a wrong name: {error}"));
+        }
+    }
+    let interval: String = reader
+        .field(INTERVAL, "a duration such as 720h, or leave it empty")
+        .unwrap_or_default();
+    let rotation_interval = match parse_interval(&interval) {
+        Ok(interval) => interval,
+        Err(problem) => reader.refuse(INTERVAL, problem),
+    };
+    Keys {
+        epoch: reader
+            .field::<Epoch>("spec.keys.epoch", "a number from 1 to 4294967295")
+            .unwrap_or(default.epoch),
+        nodes,
+        rotation_interval,
+    }
+}
+
+fn pod_networks(reader: &mut Reader<'_>) -> Vec<IpNet> {
+    const FIELD: &str = "spec.podNetworks";
+    let texts: Vec<String> = reader.field(FIELD, "a list of CIDRs").unwrap_or_default();
+    if texts.len() > MAX_POD_NETWORKS {
+        let problem = format!(
+            "has {} entries, more than {MAX_POD_NETWORKS}: give the few ranges that hold all pods",
+            texts.len()
+        );
+        reader.refuse::<()>(FIELD, problem);
+        return Vec::new();
+    }
+    let mut networks = Vec::with_capacity(texts.len());
+    for text in &texts {
+        match text.parse::<PodCidr>() {
+            Ok(network) => networks.push(network.net()),
+            Err(error) => {
+                reader.refuse::<()>(FIELD, format!("holds a wrong range: {error}"));
+            }
+        }
+    }
+    networks.sort();
+    networks.dedup();
+    networks
+}
+
+/// Hours, minutes and seconds in that order, each at most once and at most six digits: `720h`, `1h30m`.
+fn parse_interval(text: &str) -> Result<Option<Duration>, String> {
+    let wrong = || {
+        let shown: String = text.chars().take(32).collect();
+        format!("is {shown:?}: use hours, minutes and seconds such as 720h, or leave it empty")
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let mut rest = text;
+    let mut seconds = 0;
+    for (unit, length) in [('h', 3600), ('m', 60), ('s', 1)] {
+        if let Some((digits, after)) = rest.split_once(unit) {
+            let well_formed = (1..=6).contains(&digits.len()) && digits.bytes().all(|it| it.is_ascii_digit());
+            let count: u64 = digits.parse().ok().filter(|_| well_formed).ok_or_else(wrong)?;
+            seconds += count * length;
+            rest = after;
+        }
+    }
+    let interval = Duration::from_secs(seconds);
+    if !rest.is_empty() {
+        Err(wrong())
+    } else if interval < MIN_ROTATION_INTERVAL {
+        Err(format!(
+            "is {text:?}: rotate at most once an hour (1h), or leave it empty"
+        ))
+    } else {
+        Ok(Some(interval))
+    }
+}
+
+impl Reader<'_> {
+    /// The field of that path, if it is there; a value of another kind is an error.
+    fn field<T: DeserializeOwned>(&mut self, field: &'static str, expected: &str) -> Option<T> {
+        let value = self.value(field)?;
+        match serde_json::from_value(value.clone()) {
+            Ok(read) => Some(read),
+            Err(_) => {
+                let shown: String = value.to_string().chars().take(64).collect();
+                self.refuse(field, format!("is {shown}: use {expected}"))
+            }
+        }
+    }
+
+    /// Checks that a section is an object or absent; its fields would else silently get their defaults.
+    fn section(&mut self, field: &'static str) {
+        if self.value(field).is_some_and(|value| !value.is_object()) {
+            self.refuse::<()>(
+                field,
+                "is not an object: see `kubectl explain mesh.spec`".to_owned(),
+            );
+        }
+    }
+
+    fn value(&self, field: &str) -> Option<&Value> {
+        let names = field.split('.').skip(1);
+        let value = names.fold(Some(self.spec), |value, name| value?.get(name))?;
+        (!value.is_null()).then_some(value)
+    }
+
+    fn refuse<T>(&mut self, field: &'static str, problem: String) -> Option<T> {
+        self.errors.push(FieldError { field, problem });
+        None
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::mesh_resource::MeshSpec;
+
+    #[test]
+    fn nothing_and_null_and_the_resources_own_defaults_are_the_models_defaults() {
+        for spec in [
+            Value::Null,
+            json!({}),
+            json!({"keys": null, "ports": {"vxlan": null}}),
+            serde_json::to_value(MeshSpec::default()).unwrap(),
+        ] {
+            assert_eq!(decode_spec(&spec), Ok(Mesh::default()), "{spec}");
+        }
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        let spec = json!({
+            "encryption": "none",
+            "fallback": "ipip",
+            "overlay": {"mode": "none", "crossSubnet": true},
+            "mtu": 1400,
+            "ports": {"wireguard": [1, 2], "vxlan": 3},
+            "keys": {"epoch": 7, "nodes": ["a", "b.example"], "rotationInterval": "720h30m1s"},
+            "natOutgoing": false,
+            "podNetworks": ["10.244.0.0/16", "fd00:10:244::/48", "10.244.0.0/16"],
+        });
+        let expected = Mesh {
+            encryption: Encryption::None,
+            fallback: Fallback::Ipip,
+            overlay: Overlay {
+                mode: OverlayMode::None,
+                cross_subnet: true,
+            },
+            mtu: Some(1400),
+            ports: Ports {
+                wireguard: [1, 2],
+                vxlan: 3,
+            },
+            keys: Keys {
+                epoch: Epoch::new(7).unwrap(),
+                nodes: vec!["a".into(), "b.example".into()],
+                rotation_interval: Some(Duration::from_secs(720 * 3600 + 30 * 60 + 1)),
+            },
+            nat_outgoing: false,
+            pod_networks: vec![
+                "10.244.0.0/16".parse().unwrap(),
+                "fd00:10:244::/48".parse().unwrap(),
+            ],
+        };
+        assert_eq!(decode_spec(&spec), Ok(expected));
+    }
+
+    #[test]
+    fn each_wrong_field_is_named() {
+        let interval = |text: &str| json!({"keys": {"rotationInterval": text}});
+        for (spec, field) in [
+            (json!("x"), "spec"),
+            (json!([]), "spec"),
+            (json!({"overlay": 1}), "spec.overlay"),
+            (json!({"ports": []}), "spec.ports"),
+            (json!({"keys": "1"}), "spec.keys"),
+            (json!({"encryption": "aes"}), "spec.encryption"),
+            (json!({"encryption": true}), "spec.encryption"),
+            (json!({"fallback": "wireguard"}), "spec.fallback"),
+            (json!({"overlay": {"mode": "gre"}}), "spec.overlay.mode"),
+            (
+                json!({"overlay": {"crossSubnet": "yes"}}),
+                "spec.overlay.crossSubnet",
+            ),
+            (json!({"mtu": 575}), "spec.mtu"),
+            (json!({"mtu": 9217}), "spec.mtu"),
+            (json!({"mtu": -1}), "spec.mtu"),
+            (json!({"mtu": 1400.5}), "spec.mtu"),
+            (json!({"ports": {"wireguard": [1]}}), "spec.ports.wireguard"),
+            (json!({"ports": {"wireguard": [1, 2, 3]}}), "spec.ports.wireguard"),
+            (
+                json!({"ports": {"wireguard": [1, 65536]}}),
+                "spec.ports.wireguard",
+            ),
+            (json!({"ports": {"wireguard": [0, 1]}}), "spec.ports.wireguard"),
+            (json!({"ports": {"wireguard": [7, 7]}}), "spec.ports.wireguard"),
+            (json!({"ports": {"wireguard": [7, 4789]}}), "spec.ports.vxlan"),
+            (json!({"ports": {"vxlan": 0}}), "spec.ports.vxlan"),
+            (json!({"ports": {"vxlan": 51820}}), "spec.ports.vxlan"),
+            (json!({"keys": {"epoch": 0}}), "spec.keys.epoch"),
+            (json!({"keys": {"epoch": 4_294_967_296_u64}}), "spec.keys.epoch"),
+            (json!({"keys": {"nodes": ["Bad"]}}), "spec.keys.nodes"),
+            (json!({"keys": {"nodes": "a"}}), "spec.keys.nodes"),
+            (interval("59m"), "spec.keys.rotationInterval"),
+            (interval("0h"), "spec.keys.rotationInterval"),
+            (interval("1d"), "spec.keys.rotationInterval"),
+            (interval("h"), "spec.keys.rotationInterval"),
+            (interval("1m2h"), "spec.keys.rotationInterval"),
+            (interval("1h1h"), "spec.keys.rotationInterval"),
+            (interval("+1h"), "spec.keys.rotationInterval"),
+            (interval("1234567h"), "spec.keys.rotationInterval"),
+            (
+                json!({"keys": {"rotationInterval": 3600}}),
+                "spec.keys.rotationInterval",
+            ),
+            (json!({"natOutgoing": 1}), "spec.natOutgoing"),
+            (json!({"podNetworks": "10.0.0.0/8"}), "spec.podNetworks"),
+            (json!({"podNetworks": ["10.0.0.1/8"]}), "spec.podNetworks"),
+            (json!({"podNetworks": ["0.0.0.0/0"]}), "spec.podNetworks"),
+            (json!({"podNetworks": ["fe80::/10"]}), "spec.podNetworks"),
+            (json!({"podNetworks": vec!["10.0.0.0/8"; 65]}), "spec.podNetworks"),
+        ] {
+            let errors = decode_spec(&spec).expect_err(&spec.to_string());
+            let fields: Vec<_> = errors.iter().map(|error| error.field).collect();
+            assert_eq!(fields, [field], "{spec}");
+            assert!(
+                errors[0].problem.contains(": "),
+                "no remedy in {:?}",
+                errors[0].problem
+            );
+        }
+    }
+
+    #[test]
+    fn all_wrong_fields_are_named_at_once() {
+        let errors = decode_spec(&json!({"mtu": 1, "encryption": 1, "keys": {"epoch": 0}})).unwrap_err();
+        let fields: Vec<_> = errors.iter().map(|error| error.field).collect();
+        assert_eq!(fields, ["spec.encryption", "spec.mtu", "spec.keys.epoch"]);
+    }
+}

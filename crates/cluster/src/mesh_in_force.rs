@@ -1,0 +1,234 @@
+//! Which configuration holds, given the `Mesh` objects that exist.
+
+use std::collections::BTreeMap;
+
+use kube::api::DynamicObject;
+use serde_json::Value;
+use warren_model::mesh::MESH_NAME;
+use warren_model::{Mesh, Refusal};
+
+use crate::mesh_decode::{FieldError, decode_spec};
+use crate::mesh_resource::MeshStatus;
+
+/// A `Mesh` object as it was read: its spec is any JSON until [`MeshInForce::update`] has looked at it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeshObject {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`: rises with each change of the spec.
+    pub generation: i64,
+    /// `spec`; null when absent.
+    pub spec: Value,
+    /// `status`, if it can be read.
+    pub status: Option<MeshStatus>,
+}
+
+impl From<DynamicObject> for MeshObject {
+    fn from(mut object: DynamicObject) -> Self {
+        Self {
+            uid: object.metadata.uid.unwrap_or_default(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            spec: object.data.get_mut("spec").map(Value::take).unwrap_or_default(),
+            status: object
+                .data
+                .get_mut("status")
+                .and_then(|status| serde_json::from_value(status.take()).ok()),
+        }
+    }
+}
+
+/// The configuration that holds, and the memory it takes to keep holding the last good one while the object is wrong.
+#[derive(Debug, Default)]
+pub struct MeshInForce {
+    mesh: Mesh,
+    /// The object whose spec `mesh` is; `None`: `mesh` is the defaults.
+    uid: Option<String>,
+}
+
+impl MeshInForce {
+    /// The configuration that holds.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Looks at the objects that exist, by name, and says what is refused of them. Without the object `default` the
+    /// defaults hold; with a wrong one the last good configuration of this process, or else the defaults.
+    pub fn update(&mut self, objects: &BTreeMap<String, MeshObject>) -> Vec<Refusal> {
+        let others = objects.keys().filter(|name| name.as_str() != MESH_NAME);
+        let mut refusals: Vec<_> = others.map(|name| not_default(name)).collect();
+        let Some(object) = objects.get(MESH_NAME) else {
+            *self = Self::default();
+            return refusals;
+        };
+        match decode_spec(&object.spec).and_then(|mesh| self.not_backwards(object, mesh)) {
+            Ok(mesh) => {
+                self.mesh = mesh;
+                self.uid = Some(object.uid.clone());
+            }
+            Err(errors) => refusals.extend(errors.iter().map(|error| self.invalid(error))),
+        }
+        refusals
+    }
+
+    /// Epochs of one object never decrease: nodes have destroyed the older keys.
+    fn not_backwards(&self, object: &MeshObject, mesh: Mesh) -> Result<Mesh, Vec<FieldError>> {
+        let held = self.mesh.keys.epoch;
+        if self.uid.as_ref() == Some(&object.uid) && mesh.keys.epoch < held {
+            return Err(vec![FieldError {
+                field: "spec.keys.epoch",
+                problem: format!(
+                    "went from {held} to {}: set it to {held} or more",
+                    mesh.keys.epoch
+                ),
+            }]);
+        }
+        Ok(mesh)
+    }
+
+    fn invalid(&self, error: &FieldError) -> Refusal {
+        let held = if self.uid.is_some() {
+            "the configuration before this change holds"
+        } else {
+            "the defaults hold (encryption on, no fallback)"
+        };
+        let message = format!("{error}; until then {held}");
+        Refusal::new(format!("Mesh/{MESH_NAME}"), "invalid-mesh-field", message)
+    }
+}
+
+fn not_default(name: &str) -> Refusal {
+    let message = format!("only the Mesh named {MESH_NAME} counts: move its spec there and delete this one");
+    Refusal::new(format!("Mesh/{name}"), "mesh-not-default", message)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use serde_json::json;
+    use warren_model::Encryption;
+
+    use super::*;
+
+    fn objects(all: &[(&str, &str, Value)]) -> BTreeMap<String, MeshObject> {
+        let object = |(name, uid, spec): &(&str, &str, Value)| {
+            let read = MeshObject {
+                uid: (*uid).to_owned(),
+                generation: 1,
+                spec: spec.clone(),
+                status: None,
+            };
+            ((*name).to_owned(), read)
+        };
+        all.iter().map(object).collect()
+    }
+
+    fn codes(refusals: &[Refusal]) -> Vec<(&str, &str)> {
+        refusals
+            .iter()
+            .map(|it| (it.object.as_str(), it.code.as_str()))
+            .collect()
+    }
+
+    #[test]
+    fn a_wrong_object_keeps_what_held_before_and_without_before_the_defaults() {
+        let mut force = MeshInForce::default();
+        let refusals = force.update(&objects(&[(
+            "default",
+            "u",
+            json!({"encryption": "none", "mtu": 1}),
+        )]));
+        assert_eq!(codes(&refusals), [("Mesh/default", "invalid-mesh-field")]);
+        assert!(
+            refusals[0].message.contains("spec.mtu"),
+            "{}",
+            refusals[0].message
+        );
+        assert!(
+            refusals[0].message.contains("the defaults hold"),
+            "{}",
+            refusals[0].message
+        );
+        assert_eq!(*force.mesh(), Mesh::default());
+
+        assert_eq!(
+            force.update(&objects(&[("default", "u", json!({"encryption": "none"}))])),
+            []
+        );
+        assert_eq!(force.mesh().encryption, Encryption::None);
+        let refusals = force.update(&objects(&[(
+            "default",
+            "u",
+            json!({"encryption": "wireguard", "mtu": 1}),
+        )]));
+        assert!(
+            refusals[0].message.contains("before this change"),
+            "{}",
+            refusals[0].message
+        );
+        assert_eq!(force.mesh().encryption, Encryption::None);
+    }
+
+    #[test]
+    fn a_deleted_object_brings_the_defaults_back() {
+        let mut force = MeshInForce::default();
+        force.update(&objects(&[("default", "u", json!({"encryption": "none"}))]));
+        assert_eq!(force.update(&objects(&[])), []);
+        assert_eq!(*force.mesh(), Mesh::default());
+        // The memory is gone too: an object that comes wrong after that finds the defaults.
+        force.update(&objects(&[("default", "v", json!({"encryption": 1}))]));
+        assert_eq!(*force.mesh(), Mesh::default());
+    }
+
+    #[test]
+    fn an_object_of_another_name_is_refused_and_has_no_effect() {
+        let mut force = MeshInForce::default();
+        let both = [
+            ("default", "u", json!({"mtu": 1400})),
+            ("other", "v", json!({"encryption": "none"})),
+        ];
+        let refusals = force.update(&objects(&both));
+        assert_eq!(codes(&refusals), [("Mesh/other", "mesh-not-default")]);
+        assert_eq!(
+            (force.mesh().encryption, force.mesh().mtu),
+            (Encryption::Wireguard, Some(1400))
+        );
+    }
+
+    #[test]
+    fn the_epoch_of_one_object_never_decreases() {
+        let epoch =
+            |uid: &'static str, number: u32| objects(&[("default", uid, json!({"keys": {"epoch": number}}))]);
+        let mut force = MeshInForce::default();
+        assert_eq!(force.update(&epoch("u", 5)), []);
+        let refusals = force.update(&epoch("u", 4));
+        assert!(
+            refusals[0].message.contains("went from 5 to 4"),
+            "{}",
+            refusals[0].message
+        );
+        assert_eq!(force.mesh().keys.epoch.number(), 5);
+        assert_eq!(force.update(&epoch("u", 6)), []);
+        assert_eq!(force.update(&epoch("new", 1)), [], "another object begins anew");
+        assert_eq!(force.mesh().keys.epoch.number(), 1);
+    }
+
+    #[test]
+    fn an_object_is_read_with_whatever_it_holds() {
+        let read = |data: Value| -> MeshObject {
+            let mut object = json!({"apiVersion": "warren-mesh.io/v1alpha1", "kind": "Mesh", "metadata": {"uid": "u", "generation": 3}});
+            object
+                .as_object_mut()
+                .unwrap()
+                .append(&mut data.as_object().unwrap().clone());
+            serde_json::from_value::<DynamicObject>(object).unwrap().into()
+        };
+        let object = read(json!({"spec": {"mtu": 1}, "status": {"nodes": 2}}));
+        assert_eq!(
+            (object.uid.as_str(), object.generation, &object.spec),
+            ("u", 3, &json!({"mtu": 1}))
+        );
+        assert_eq!(object.status.unwrap().nodes, 2);
+        assert_eq!(read(json!({})).spec, Value::Null);
+        assert_eq!(read(json!({"spec": 7, "status": {"nodes": "x"}})).status, None);
+    }
+}

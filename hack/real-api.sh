@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# Prints the path of a folder that holds `etcd` and `kube-apiserver`, for tests on a real Kubernetes API.
+#
+# In this order: $KUBEBUILDER_ASSETS, if it holds both; a copy made earlier; a fresh build. kube-apiserver is
+# not packaged in Debian 12, but its source package `kubernetes` holds it with all dependencies. Nothing is
+# installed and no root is needed: packages are fetched by apt into private folders and unpacked. (Installing
+# etcd-server would also start a service and enable it at boot.)
+#
+# Takes about 3 minutes, 150 MB of download and 2 GB of disk on the way; 150 MB stay in the cache.
+# Stdout is the path and nothing else; progress and errors go to stderr.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=hack/lib.sh
+. hack/lib.sh
+
+VERSION=1.20.2
+GO_VERSION=1.19
+CACHE="${WARREN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/warren}/real-api"
+
+main() {
+    local assets="$CACHE/v$VERSION"
+    if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+        if complete "$KUBEBUILDER_ASSETS"; then
+            (cd "$KUBEBUILDER_ASSETS" && pwd)
+            return
+        fi
+        say "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS lacks etcd or kube-apiserver; not used"
+    fi
+    if ! complete "$assets"; then
+        have apt-get || die "this is not a Debian system; set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver"
+        mkdir -p "$CACHE"
+        CACHE=$(cd "$CACHE" && pwd)
+        assets="$CACHE/v$VERSION"
+        exec 9>"$CACHE/lock"
+        flock --nonblock 9 || { say "waiting for another build of the Kubernetes API in $CACHE" && flock 9; }
+        # Who waited finds it done.
+        complete "$assets" || build "$assets"
+    fi
+    (cd "$assets" && pwd)
+}
+
+complete() { [ -x "$1/etcd" ] && [ -x "$1/kube-apiserver" ]; }
+
+# build DESTINATION: both programs, tried out and then moved into place in one step.
+build() {
+    local started=$SECONDS
+    say "building etcd and kube-apiserver v$VERSION (about 3 minutes, once)"
+    # Beside the destination, because only a rename within one file system is atomic. Left-overs of a killed
+    # build are safe to remove: this process holds the lock.
+    rm -rf "$CACHE"/build.*
+    WORK=$(mktemp -d "$CACHE/build.XXXXXX")
+    trap 'leave $?' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+
+    private_apt
+    mkdir "$WORK/out"
+    fetch_etcd "$WORK/out/etcd"
+    fetch_go
+    fetch_source
+    build_apiserver "$WORK/out/kube-apiserver"
+
+    "$WORK/out/etcd" --version >/dev/null || die "the unpacked etcd does not run here"
+    [ "$("$WORK/out/kube-apiserver" --version)" = "Kubernetes v$VERSION" ] ||
+        die "the built kube-apiserver calls itself $("$WORK/out/kube-apiserver" --version), not v$VERSION"
+    rm -rf "$1"
+    mv -T "$WORK/out" "$1"
+    say "etcd and kube-apiserver v$VERSION are in $1 ($((SECONDS - started)) s)"
+}
+
+leave() {
+    rm -rf "$WORK"
+    [ "$1" -eq 0 ] || printf 'real-api.sh: no Kubernetes API: the last step above failed; nothing was kept\n' >&2
+}
+
+# An apt of our own: the machine's mirrors, keys and proxies, but its lists and state in $WORK, and sources enabled.
+private_apt() {
+    local etc list parts
+    eval "$(apt-config shell list Dir::Etc::sourcelist/f parts Dir::Etc::sourceparts/d)"
+    etc="$WORK/apt/sources.list.d"
+    mkdir -p "$etc" "$WORK/apt/lists/partial" "$WORK/apt/cache/archives/partial" "$WORK/debs"
+    # One-line style: a deb-src line beside each deb line. Deb822 style: both types.
+    # Either may be absent.
+    cat "$list" "$parts"/*.list 2>/dev/null |
+        sed -nE 's/^[[:space:]]*deb([[:space:]].*)/deb\1\ndeb-src\1/p' >"$etc/lines.list" || true
+    cp "$parts"/*.sources "$etc/" 2>/dev/null || true
+    find "$etc" -name '*.sources' -exec sed -i -E 's/^Types:.*/Types: deb deb-src/' {} +
+    cat >"$WORK/apt/apt.conf" <<CONF
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "$etc";
+Dir::State::lists "$WORK/apt/lists";
+Dir::Cache "$WORK/apt/cache";
+// The user apt would change to cannot enter a folder below somebody's home.
+APT::Sandbox::User "$(id -un)";
+// What a desktop wants to know about packages.
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+// These act on the system's own cache.
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+CONF
+    say "fetching package lists"
+    # A third party's archive may have no sources or be down; what matters is whether ours are found below.
+    private apt-get update -qq >&2 || true
+}
+
+# private COMMAND...: an apt program with the private configuration.
+private() {
+    local program=$1
+    shift
+    "$program" -c="$WORK/apt/apt.conf" "$@"
+}
+
+# fetch_deb PACKAGE...: unpack Debian packages into $WORK/root.
+fetch_deb() {
+    (cd "$WORK/debs" && private apt-get download -qq "$@") >&2 ||
+        die "could not download $*: 'apt-get download $*' must work, or set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver"
+    local deb
+    for deb in "$WORK"/debs/*.deb; do
+        dpkg-deb --extract "$deb" "$WORK/root"
+        rm "$deb"
+    done
+}
+
+fetch_etcd() {
+    local etcd
+    if ! etcd=$(command -v etcd); then
+        say "unpacking Debian's etcd"
+        fetch_deb etcd-server
+        etcd="$WORK/root/usr/bin/etcd"
+    fi
+    cp -L "$etcd" "$1"
+}
+
+# Sets GO. It must be Debian's version: newer ones refuse parts of this old source.
+fetch_go() {
+    GO="/usr/lib/go-$GO_VERSION/bin/go"
+    if [ ! -x "$GO" ] || [ ! -d "/usr/lib/go-$GO_VERSION/src/runtime" ]; then
+        say "unpacking Debian's Go $GO_VERSION"
+        fetch_deb "golang-$GO_VERSION-go" "golang-$GO_VERSION-src"
+        GO="$WORK/root/usr/lib/go-$GO_VERSION/bin/go"
+    fi
+}
+
+# The source as the authors published it; Debian's patches are not needed. apt has checked its signature and hash.
+fetch_source() {
+    say "fetching the source of Kubernetes $VERSION"
+    (cd "$WORK/debs" && private apt-get source -qq --download-only --only-source kubernetes) >&2 || true
+    local tarball
+    # Debian calls it 1.20.5+really1.20.2.
+    tarball=$(find "$WORK/debs" -name "kubernetes_*$VERSION.orig.tar.*" | head -n 1)
+    [ -n "$tarball" ] || die "no source package kubernetes $VERSION: apt's mirrors do not carry Debian 12 (bookworm)" \
+        "with its sources; set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver"
+    SOURCE="$WORK/go/src/k8s.io/kubernetes"
+    mkdir -p "$SOURCE"
+    tar --extract --file "$tarball" --directory "$SOURCE" --strip-components 1
+}
+
+build_apiserver() {
+    local vendor=k8s.io/kubernetes/vendor package version=()
+    # Whatever the caller has set for Go programs of their own must not reach this build.
+    export GOROOT="${GO%/bin/go}" GOPATH="$WORK/go" GOCACHE="$WORK/go-cache" GOENV=off GOFLAGS='' GOTOOLCHAIN=local
+    export GO111MODULE=off CGO_ENABLED=0
+    cd "$SOURCE"
+
+    say "generating the OpenAPI definitions"
+    "$GO" build -o "$WORK/openapi-gen" "$vendor/k8s.io/kube-openapi/cmd/openapi-gen" >&2
+    "$WORK/openapi-gen" --go-header-file hack/boilerplate/boilerplate.generatego.txt \
+        --output-file-base zz_generated.openapi --output-package k8s.io/kubernetes/pkg/generated/openapi \
+        --report-filename "$WORK/api-violations.txt" --input-dirs "$(openapi_packages | paste -sd,)" >&2
+
+    say "compiling kube-apiserver"
+    # The version stands twice: --version prints the first, the API's /version answers with the second.
+    for package in "$vendor/k8s.io/component-base/version" "$vendor/k8s.io/client-go/pkg/version"; do
+        version+=(-X "$package.gitVersion=v$VERSION" -X "$package.gitMajor=1" -X "$package.gitMinor=20")
+    done
+    "$GO" build -o "$1" -ldflags "-s -w ${version[*]}" ./cmd/kube-apiserver >&2
+    cd - >/dev/null
+}
+
+# The packages that ask for OpenAPI definitions, and four that are always part of them.
+openapi_packages() {
+    {
+        grep -rl --include=doc.go '+k8s:openapi-gen=' staging/src/k8s.io | sed 's,^staging/src/,k8s.io/kubernetes/vendor/,'
+        grep -rl --include=doc.go '+k8s:openapi-gen=' pkg | sed 's,^,k8s.io/kubernetes/,'
+    } | xargs -n 1 dirname
+    printf 'k8s.io/kubernetes/vendor/k8s.io/apimachinery/pkg/%s\n' api/resource util/intstr runtime version
+}
+
+main

@@ -1,0 +1,300 @@
+//! The keys of all epochs on this node.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rand_core::{OsRng, RngCore};
+use thiserror::Error;
+use warren_model::{Epoch, KeyError, PrivateKey, PublicKey};
+use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
+
+use crate::directory::KeyDirectory;
+
+/// The length of a key file: 44 characters of base64 and a newline, which is what `wg genkey` prints.
+pub(crate) const FILE_LENGTH: usize = 45;
+
+/// The private keys of this node, one an epoch, in memory and on disk. Two epochs may be there at once, which is what
+/// a rotation needs; nothing here depends on how many.
+///
+/// On disk, the key of epoch N is the file `epoch-N.key` in the format of `wg genkey`. A store locks its directory, so
+/// that there is one at a time. Like [`PrivateKey`] it has neither `Debug`, `Clone` nor `Serialize`.
+pub struct KeyStore {
+    directory: KeyDirectory,
+    keys: BTreeMap<Epoch, KeyPair>,
+}
+
+impl KeyStore {
+    /// Opens the directory, creating it (mode 0700) if it is absent, reads all keys, and clears away what a crash left
+    /// half done: a key that was not finished is removed, a retirement is completed.
+    ///
+    /// # Errors
+    /// When the directory or a key file is open to anyone but its owner, belongs to another user or is not what it
+    /// should be, when a key file cannot be understood, and when another process has the store open. An unreadable key
+    /// is never replaced by a new one in silence, because every peer would have to learn it.
+    pub fn open(dir: &Path) -> Result<Self, KeyStoreError> {
+        let directory = KeyDirectory::open(dir)?;
+        directory.clear_left_overs()?;
+        let mut keys = BTreeMap::new();
+        for epoch in directory.epochs()? {
+            let text = directory.read(epoch)?;
+            let pair = KeyPair::from_text(&text).map_err(|source| KeyStoreError::Corrupt {
+                path: directory.path_of(epoch),
+                source,
+            })?;
+            keys.insert(epoch, pair);
+        }
+        tracing::debug!(dir = %dir.display(), keys = keys.len(), "key store opened");
+        Ok(Self { directory, keys })
+    }
+
+    /// The public key of that epoch. If there is none yet, a private key is made from the system's random numbers, and
+    /// is durable on disk when this returns.
+    ///
+    /// # Errors
+    /// When the system has no random numbers, when the key cannot be written, and when a file of that epoch has
+    /// appeared since the store was opened. Nothing has changed then.
+    pub fn ensure(&mut self, epoch: Epoch) -> Result<PublicKey, KeyStoreError> {
+        if let Some(pair) = self.keys.get(&epoch) {
+            return Ok(pair.public);
+        }
+        let mut bytes = Zeroizing::new([0; 32]);
+        OsRng
+            .try_fill_bytes(bytes.as_mut())
+            .map_err(|source| KeyStoreError::Randomness { source })?;
+        let public = self.add(epoch, &mut bytes)?;
+        tracing::info!(%epoch, key = public.short(), "made a new key");
+        Ok(public)
+    }
+
+    /// All public keys, in ascending order of their epochs.
+    pub fn public_keys(&self) -> Vec<(Epoch, PublicKey)> {
+        self.keys
+            .iter()
+            .map(|(epoch, pair)| (*epoch, pair.public))
+            .collect()
+    }
+
+    /// The private key that belongs to a public one, of whichever epoch.
+    pub fn private_key(&self, public: &PublicKey) -> Option<&PrivateKey> {
+        self.keys
+            .values()
+            .find(|pair| pair.public == *public)
+            .map(|pair| &pair.private)
+    }
+
+    /// Keeps the key of one epoch for another too: for a node that a rotation does not name. The new epoch has a file
+    /// of its own, so that the old one can be retired. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// When `from` has no key, when `to` has another one, and as [`KeyStore::ensure`].
+    pub fn carry_over(&mut self, from: Epoch, to: Epoch) -> Result<PublicKey, KeyStoreError> {
+        let pair = self.keys.get(&from).ok_or(KeyStoreError::NoKey { epoch: from })?;
+        match self.keys.get(&to) {
+            Some(there) if there.public == pair.public => Ok(there.public),
+            Some(_) => Err(KeyStoreError::Occupied {
+                path: self.directory.path_of(to),
+            }),
+            None => {
+                let mut bytes = Zeroizing::new(*pair.private.expose_bytes());
+                let public = self.add(to, &mut bytes)?;
+                tracing::info!(%from, %to, key = public.short(), "carried a key over");
+                Ok(public)
+            }
+        }
+    }
+
+    /// Destroys the key of an epoch: its file is overwritten and removed, durably, and its memory overwritten. Without
+    /// such a key this does nothing.
+    ///
+    /// Overwriting reaches the blocks the file has now. A drive that remaps its blocks and a file system that copies
+    /// on write may keep older ones: where that matters, the disk itself has to be encrypted.
+    ///
+    /// # Errors
+    /// When the disk fails. The key stays in the store then, and to retire it again goes on where this stopped; so does
+    /// the next [`KeyStore::open`].
+    pub fn retire(&mut self, epoch: Epoch) -> Result<(), KeyStoreError> {
+        let Some(public) = self.keys.get(&epoch).map(|pair| pair.public) else {
+            return Ok(());
+        };
+        self.directory.destroy(epoch)?;
+        self.keys.remove(&epoch);
+        tracing::info!(%epoch, key = public.short(), "destroyed a key");
+        Ok(())
+    }
+
+    /// Writes a key and then takes it into the store. The caller's bytes are overwritten.
+    fn add(&mut self, epoch: Epoch, bytes: &mut [u8; 32]) -> Result<PublicKey, KeyStoreError> {
+        let pair = KeyPair::new(PrivateKey::from_bytes(bytes)).map_err(|source| KeyStoreError::Corrupt {
+            path: self.directory.path_of(epoch),
+            source,
+        })?;
+        self.directory.create(epoch, pair.to_text().as_slice())?;
+        let public = pair.public;
+        self.keys.insert(epoch, pair);
+        Ok(public)
+    }
+}
+
+/// The key store cannot do what it was asked to.
+#[derive(Debug, Error)]
+pub enum KeyStoreError {
+    /// The system refuses.
+    #[error("cannot {act} {}", path.display())]
+    Io {
+        /// What we were about to do.
+        act: &'static str,
+        /// The directory or file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Another process has the store open.
+    #[error("the key store {} is in use by another process: is a second warren-agent running?", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The path of the store leads to something else, or through a symbolic link at its end.
+    #[error("{} is not a directory: move it away, or give the key store another path", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Someone else owns the directory or file, and can change it at will.
+    #[error(
+        "{} belongs to user {owner} and not to user {expected}, who runs this: find out who put it there, then \
+         `chown {expected} {0}`", path.display()
+    )]
+    ForeignOwner {
+        /// The directory or file.
+        path: PathBuf,
+        /// The user who owns it.
+        owner: u32,
+        /// The effective user of this process.
+        expected: u32,
+    },
+    /// Others than the owner have access to the directory.
+    #[error("{} has mode {mode:04o}, which lets others in: `chmod 0700 {0}`", path.display())]
+    DirectoryTooOpen {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Others than the owner have, or had, access to a key.
+    #[error(
+        "{} has mode {mode:04o}, which lets others read the key or run it: `chmod 0600 {0}`, and rotate the keys if \
+         anyone may have read it", path.display()
+    )]
+    FileTooOpen {
+        /// The key file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A key file is a symbolic link, a directory, a device or the like.
+    #[error("{} is not a regular file: put the key file itself there, or remove what is there", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file is named almost like a key file.
+    #[error("{} is named like a key, but not `epoch-N.key` with N from 1 on: rename or remove it", path.display())]
+    BadName {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A key file does not hold a key.
+    #[error(
+        "{} does not hold a key: restore it from a backup; or remove it, and this node gets a new key, which all its \
+         peers have to learn before traffic flows again", path.display()
+    )]
+    Corrupt {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with its text.
+        source: KeyError,
+    },
+    /// There is a file of that epoch already, with another key or one that the store has not read.
+    #[error("{} exists already: restart the agent to read it, or move it away", path.display())]
+    Occupied {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// There is no key to carry over.
+    #[error("this node has no key of epoch {epoch}")]
+    NoKey {
+        /// The epoch asked for.
+        epoch: Epoch,
+    },
+    /// The system has no random numbers.
+    #[error("the system gave no random numbers to make a key from")]
+    Randomness {
+        /// The system's answer.
+        source: rand_core::Error,
+    },
+}
+
+impl KeyStoreError {
+    /// Whether the same call may succeed later without anyone doing anything. The others wait for an operator.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Locked { .. } | Self::Randomness { .. } => true,
+            Self::NotADirectory { .. }
+            | Self::ForeignOwner { .. }
+            | Self::DirectoryTooOpen { .. }
+            | Self::FileTooOpen { .. }
+            | Self::NotAFile { .. }
+            | Self::BadName { .. }
+            | Self::Corrupt { .. }
+            | Self::Occupied { .. }
+            | Self::NoKey { .. } => false,
+        }
+    }
+}
+
+/// A private key with its public one, which takes a multiplication on the curve to find.
+struct KeyPair {
+    public: PublicKey,
+    private: PrivateKey,
+}
+
+impl KeyPair {
+    fn new(private: PrivateKey) -> Result<Self, KeyError> {
+        let secret = StaticSecret::from(*private.expose_bytes());
+        let public = PublicKey::from_bytes(x25519_dalek::PublicKey::from(&secret).to_bytes())?;
+        Ok(Self { public, private })
+    }
+
+    /// Takes the text of a key file. The newline at its end may be missing: `echo -n` is no reason to lose a key.
+    fn from_text(text: &[u8]) -> Result<Self, KeyError> {
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        // base64 wants room for the bytes it may find, which is one more than a key has.
+        let mut decoded = Zeroizing::new([0; 33]);
+        let length = STANDARD
+            .decode_slice(text, decoded.as_mut())
+            .map_err(|_| KeyError::Malformed)?;
+        if text.len() != FILE_LENGTH - 1 || length != 32 {
+            return Err(KeyError::Malformed);
+        }
+        let mut bytes = Zeroizing::new([0; 32]);
+        bytes.copy_from_slice(&decoded[..32]);
+        Self::new(PrivateKey::from_bytes(&mut bytes))
+    }
+
+    /// The text of a key file.
+    fn to_text(&self) -> Zeroizing<[u8; FILE_LENGTH]> {
+        let mut text = Zeroizing::new([b'\n'; FILE_LENGTH]);
+        STANDARD
+            .encode_slice(self.private.expose_bytes(), text.as_mut())
+            .expect("44 characters of base64 fit into 45 bytes");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

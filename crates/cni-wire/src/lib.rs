@@ -12,6 +12,7 @@
 //! Pure: no clock, environment, file or socket.
 
 mod conf;
+mod conf_error;
 mod error;
 mod mac;
 pub mod message;
@@ -20,7 +21,8 @@ mod pod;
 mod result;
 mod version;
 
-pub use conf::{ConfError, DEFAULT_RUN_DIR, DEFAULT_TIMEOUT, MAX_CONF_BYTES, NetConf, SOCKET_NAME};
+pub use conf::{DEFAULT_RUN_DIR, DEFAULT_TIMEOUT, MAX_CONF_BYTES, NetConf, SOCKET_NAME};
+pub use conf_error::ConfError;
 pub use error::{CniError, ErrorCode};
 pub use mac::{MacAddr, MacError};
 pub use message::{Command, MAX_MESSAGE_BYTES, MESSAGE_VERSION, Outcome, Reply, Request, WireError};

@@ -1,1 +1,30 @@
-//! TODO
+//! `warren-wg`, the userspace WireGuard device, and the agent's client for it.
+//!
+//! The device is a process of its own, a drop-in for `wireguard-go` and `boringtun-cli`: it carries packets between a
+//! TUN interface and UDP sockets, and is configured over a Unix socket with the protocol that `wg` speaks. It outlives
+//! the agent. It runs on plain threads; only the client is asynchronous.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`device`] | a device: its peers and the way of a packet through them |
+//! | [`tun`], `udp` | the interface on one side, the sockets on the other |
+//! | `noise` | the protocol; the only module that names `boringtun` |
+//! | `peer`, `allowed_ips` | one peer; which peer an address belongs to |
+//! | [`drops`] | why packets were not carried |
+//! | [`uapi`] | the configuration protocol and its server |
+//! | [`process`] | becoming a daemon, ending cleanly |
+
+#![expect(
+    unsafe_code,
+    reason = "interface requests, fork and an inherited descriptor have no safe form"
+)]
+
+mod allowed_ips;
+pub mod device;
+pub mod drops;
+mod noise;
+mod peer;
+pub mod process;
+pub mod tun;
+pub mod uapi;
+mod udp;

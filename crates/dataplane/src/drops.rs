@@ -1,0 +1,126 @@
+//! Why packets were not carried, counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A reason for which a packet or datagram was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum DropReason {
+    /// From the interface: no peer has the destination among its allowed IPs.
+    NoPeerForDestination,
+    /// From the interface: the peer has no endpoint yet.
+    NoEndpoint,
+    /// Either way: the device has no private key.
+    NoPrivateKey,
+    /// From the interface: neither an IPv4 nor an IPv6 packet.
+    NotIp,
+    /// From the network: too short for any message.
+    TooShort,
+    /// From the network: no WireGuard message.
+    Malformed,
+    /// From the network: a handshake message by someone who does not know our public key.
+    BadMac,
+    /// From the network: too many handshakes a second; a cookie was sent.
+    RateLimited,
+    /// From the network: a handshake by a key that is no peer's.
+    UnknownPeer,
+    /// From the network: for a session that there is not, or no longer.
+    UnknownSession,
+    /// From the network: not encrypted with the session's key.
+    DecryptFailed,
+    /// From the network: seen before, or too old to tell.
+    Replayed,
+    /// From a peer: its source address is not among that peer's allowed IPs.
+    BadSource,
+    /// From a peer: authentic, but no IP packet.
+    BadPacket,
+    /// To the network: the kernel did not take it.
+    SendFailed,
+    /// To the interface: the kernel did not take it (the interface is down, for one).
+    InterfaceRefused,
+}
+
+impl DropReason {
+    /// All reasons.
+    pub const ALL: [Self; 16] = [
+        Self::NoPeerForDestination,
+        Self::NoEndpoint,
+        Self::NoPrivateKey,
+        Self::NotIp,
+        Self::TooShort,
+        Self::Malformed,
+        Self::BadMac,
+        Self::RateLimited,
+        Self::UnknownPeer,
+        Self::UnknownSession,
+        Self::DecryptFailed,
+        Self::Replayed,
+        Self::BadSource,
+        Self::BadPacket,
+        Self::SendFailed,
+        Self::InterfaceRefused,
+    ];
+
+    /// The reason's name on the configuration socket and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoPeerForDestination => "no_peer_for_destination",
+            Self::NoEndpoint => "no_endpoint",
+            Self::NoPrivateKey => "no_private_key",
+            Self::NotIp => "not_ip",
+            Self::TooShort => "too_short",
+            Self::Malformed => "malformed",
+            Self::BadMac => "bad_mac",
+            Self::RateLimited => "rate_limited",
+            Self::UnknownPeer => "unknown_peer",
+            Self::UnknownSession => "unknown_session",
+            Self::DecryptFailed => "decrypt_failed",
+            Self::Replayed => "replayed",
+            Self::BadSource => "bad_source",
+            Self::BadPacket => "bad_packet",
+            Self::SendFailed => "send_failed",
+            Self::InterfaceRefused => "interface_refused",
+        }
+    }
+}
+
+/// How often each reason has occurred since the device started.
+#[derive(Debug, Default)]
+pub struct DropCounters([AtomicU64; DropReason::ALL.len()]);
+
+impl DropCounters {
+    /// Counts one packet.
+    pub fn count(&self, reason: DropReason) {
+        self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All reasons with their counts, zero included.
+    pub fn all(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.0[reason as usize].load(Ordering::Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_listed_once_at_its_own_place_and_has_a_name_of_its_own() {
+        for (at, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at, "{reason:?}");
+        }
+        let names: std::collections::BTreeSet<_> = DropReason::ALL.map(DropReason::name).into();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn a_count_is_kept_under_its_own_reason() {
+        let counters = DropCounters::default();
+        counters.count(DropReason::BadSource);
+        counters.count(DropReason::BadSource);
+        let counted: Vec<_> = counters.all().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [(DropReason::BadSource, 2)]);
+    }
+}

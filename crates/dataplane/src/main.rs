@@ -1,0 +1,109 @@
+//! `warren-wg`: a WireGuard interface in userspace.
+
+#![expect(unsafe_code, reason = "taking over an inherited descriptor has no safe form")]
+
+use std::fs::File;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use anyhow::Context;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use warren_dataplane::device::Device;
+use warren_dataplane::process::{self, Side};
+use warren_dataplane::tun::Tun;
+use warren_dataplane::uapi::ConfigSocket;
+
+/// A WireGuard interface in userspace, configured with wg(8).
+///
+/// Makes the TUN interface and goes to the background once it answers on its configuration socket. It ends on SIGTERM
+/// or SIGINT, when the interface is deleted, or when the socket's file is removed.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Stay in the foreground (also WG_PROCESS_FOREGROUND=1)
+    #[arg(short, long)]
+    foreground: bool,
+    /// Log filter, such as "info" or "warren_dataplane=trace"; takes precedence over --log-level
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Log level as wireguard-go has it: verbose, debug, info, error or silent. In the background there is a log only
+    /// when this, --log or --log-file is given
+    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Append the log to this file instead of standard error
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Directory of the configuration socket
+    #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
+    run_dir: PathBuf,
+    /// Use the TUN interface that is open as this descriptor instead of making one
+    #[arg(long, env = "WG_TUN_FD", value_name = "FD")]
+    tun_fd: Option<RawFd>,
+    /// Name of the interface
+    interface: String,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("warren-wg: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let foreground =
+        args.foreground || std::env::var_os("WG_PROCESS_FOREGROUND").is_some_and(|value| value == "1");
+    init_log(args)?;
+    process::guard()?;
+    let tun = match args.tun_fd {
+        // SAFETY: the descriptor was handed to this process for this purpose, and nothing else here uses it.
+        Some(fd) => unsafe { Tun::from_inherited(fd) }?,
+        None => {
+            // Asked first: an interface must not come and go because its name's socket is taken.
+            ConfigSocket::check_free(&args.run_dir, &args.interface)?;
+            Tun::create(&args.interface)?
+        }
+    };
+    let socket = ConfigSocket::bind(&args.run_dir, tun.name())?;
+    let (device, rebound) = Device::new(tun).context("cannot open UDP sockets for the device")?;
+    if foreground {
+        return Ok(process::run(device, rebound, socket, None)?);
+    }
+    let keep_stderr = args.log_file.is_none() && (args.log.is_some() || args.log_level.is_some());
+    match process::daemonize(keep_stderr) {
+        Ok(Side::Daemon(readiness)) => Ok(process::run(device, rebound, socket, Some(readiness))?),
+        starter => {
+            // The socket's file belongs to the daemon now, which removes it also when it fails.
+            std::mem::forget(socket);
+            Ok(starter.map(drop)?)
+        }
+    }
+}
+
+fn init_log(args: &Args) -> anyhow::Result<()> {
+    let filter = match (&args.log, args.log_level.as_deref()) {
+        (Some(filter), _) => filter.as_str(),
+        (None, Some("verbose" | "debug")) => "warren_dataplane=debug,warren_wg=debug",
+        (None, Some("error")) => "error,boringtun=off",
+        (None, Some("silent")) => "off",
+        // boringtun reports each peer that stays away as an error.
+        (None, _) => "info,boringtun=off",
+    };
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no log filter"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    match &args.log_file {
+        Some(path) => {
+            let file = File::options().create(true).append(true).open(path);
+            let file = file.with_context(|| format!("cannot write the log to {}", path.display()))?;
+            log.with_writer(Mutex::new(file)).init();
+        }
+        None => log.with_writer(std::io::stderr).init(),
+    }
+    Ok(())
+}

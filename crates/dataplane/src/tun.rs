@@ -1,0 +1,238 @@
+//! The TUN interface that IP packets come from and go to.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use thiserror::Error;
+
+/// MTU of an interface we make: an Ethernet's 1500 less outer IPv6, UDP and WireGuard headers.
+const DEFAULT_MTU: libc::c_int = 1420;
+
+/// An open TUN interface. It goes away with the last descriptor of it, unless somebody made it persistent.
+#[derive(Debug)]
+pub struct Tun {
+    file: File,
+    name: String,
+    /// Any socket: the kernel takes interface requests on it.
+    control: OwnedFd,
+}
+
+/// Why there is no TUN interface.
+#[derive(Debug, Error)]
+pub enum TunError {
+    /// The name cannot be an interface's.
+    #[error("{name:?} is no interface name: it takes 1 to 15 bytes without '/' or white space")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// The TUN driver is not there or not for us.
+    #[error(
+        "cannot open /dev/net/tun: load the tun module, and run with CAP_NET_ADMIN and the device in reach"
+    )]
+    Open(#[source] io::Error),
+    /// The kernel refused the interface.
+    #[error(
+        "cannot make TUN interface {name}: it takes CAP_NET_ADMIN, and no other program may use the name"
+    )]
+    Create {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The descriptor handed over is no TUN interface.
+    #[error("descriptor {fd} (WG_TUN_FD) is no TUN interface without packet information")]
+    NotATun {
+        /// The descriptor.
+        fd: RawFd,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Tun {
+    /// Makes the interface, or attaches to a persistent one of that name that nobody uses.
+    pub fn create(name: &str) -> Result<Self, TunError> {
+        let mut request = request_for(name)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open("/dev/net/tun")
+            .map_err(TunError::Open)?;
+        let refused = |source| TunError::Create {
+            name: name.to_owned(),
+            source,
+        };
+        request.ifr_ifru.ifru_flags = flags(libc::IFF_TUN | libc::IFF_NO_PI);
+        interface_request(file.as_fd(), libc::TUNSETIFF, &mut request).map_err(refused)?;
+        let tun = Self::from_file(file).map_err(refused)?;
+        let mut request = request_for(&tun.name)?;
+        request.ifr_ifru.ifru_mtu = DEFAULT_MTU;
+        interface_request(tun.control.as_fd(), libc::SIOCSIFMTU, &mut request).map_err(refused)?;
+        Ok(tun)
+    }
+
+    /// Takes over a TUN interface that the program that started us has open as `fd`.
+    ///
+    /// # Safety
+    /// `fd` must be open and must belong to nobody else in this process.
+    pub unsafe fn from_inherited(fd: RawFd) -> Result<Self, TunError> {
+        let not_a_tun = |source| TunError::NotATun { fd, source };
+        // Looked at before it is owned: a number that is no descriptor must not be closed.
+        nix::fcntl::fcntl(
+            // SAFETY: used for this one call only, which fails cleanly for a number that is no descriptor.
+            unsafe { BorrowedFd::borrow_raw(fd) },
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
+        )
+        .map_err(|errno| not_a_tun(errno.into()))?;
+        // SAFETY: the descriptor is open (just checked) and the caller says that nobody else owns it.
+        let file = unsafe { File::from_raw_fd(fd) };
+        set_nonblocking(&file).map_err(not_a_tun)?;
+        Self::from_file(file).map_err(not_a_tun)
+    }
+
+    fn from_file(file: File) -> io::Result<Self> {
+        let mut request = empty_request();
+        interface_request(file.as_fd(), libc::TUNGETIFF, &mut request)?;
+        // SAFETY: TUNGETIFF has filled in the flags, and any bit pattern is one.
+        let got = unsafe { request.ifr_ifru.ifru_flags };
+        if got & flags(libc::IFF_TUN) == 0 || got & flags(libc::IFF_NO_PI) == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let name: Vec<u8> = request
+            .ifr_name
+            .iter()
+            .map(|byte| byte.cast_unsigned())
+            .take_while(|b| *b != 0)
+            .collect();
+        Ok(Self {
+            file,
+            name: String::from_utf8_lossy(&name).into_owned(),
+            control: socket(
+                AddressFamily::Unix,
+                SockType::Datagram,
+                SockFlag::SOCK_CLOEXEC,
+                None,
+            )?,
+        })
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's MTU as it is now.
+    pub fn mtu(&self) -> io::Result<usize> {
+        let mut request = request_for(&self.name).map_err(io::Error::other)?;
+        interface_request(self.control.as_fd(), libc::SIOCGIFMTU, &mut request)?;
+        // SAFETY: SIOCGIFMTU has filled in the MTU, and any bit pattern is one.
+        let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+        usize::try_from(mtu).map_err(io::Error::other)
+    }
+
+    /// Takes the next packet that the kernel sends into the interface. `WouldBlock` when there is none; EBADFD once
+    /// the interface has been deleted.
+    pub fn read(&self, packet: &mut [u8]) -> io::Result<usize> {
+        io::Read::read(&mut &self.file, packet)
+    }
+
+    /// Hands a packet to the kernel as one that has arrived on the interface.
+    pub fn write(&self, packet: &[u8]) -> io::Result<()> {
+        io::Write::write(&mut &self.file, packet).map(drop)
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Whether an error of [`Tun::read`] means that the interface is no more.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBADFD | libc::ENODEV))
+}
+
+fn request_for(name: &str) -> Result<libc::ifreq, TunError> {
+    let unfit = name.is_empty()
+        || name.len() >= libc::IFNAMSIZ
+        || name == "."
+        || name == ".."
+        || name
+            .bytes()
+            .any(|byte| byte == b'/' || byte == b':' || byte == 0 || byte.is_ascii_whitespace());
+    if unfit {
+        return Err(TunError::Name {
+            name: name.chars().take(64).collect(),
+        });
+    }
+    let mut request = empty_request();
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    Ok(request)
+}
+
+fn empty_request() -> libc::ifreq {
+    // SAFETY: ifreq is plain data, and all zero bytes are a value of each of its members.
+    unsafe { std::mem::zeroed() }
+}
+
+fn flags(flags: libc::c_int) -> libc::c_short {
+    // The kernel's field is 16 bits wide and takes the flags' bits as they are.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "all IFF_* flags of TUN fit 16 bits"
+    )]
+    {
+        flags as libc::c_short
+    }
+}
+
+fn interface_request(fd: BorrowedFd<'_>, request: libc::Ioctl, argument: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: the requests used here (TUNSETIFF, TUNGETIFF, SIOCSIFMTU, SIOCGIFMTU) read and write one ifreq.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_mut(argument)) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+fn set_nonblocking(file: &File) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_truncate(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_interface_can_have_are_refused_before_the_kernel_is_asked() {
+        for bad in [
+            "",
+            "a/b",
+            "sixteen-letters-",
+            "two words",
+            ".",
+            "..",
+            "a:b",
+            "nul\0",
+        ] {
+            assert!(
+                matches!(request_for(bad), Err(TunError::Name { .. })),
+                "{bad:?} was taken"
+            );
+        }
+        assert!(request_for("warren0").is_ok());
+    }
+}

@@ -147,7 +147,7 @@ pub enum AdminError {
         source: io::Error,
     },
     /// The Unix socket cannot be had.
-    #[error("cannot open the admin socket: choose another path with --admin-socket, or see the cause")]
+    #[error("cannot open the admin socket: free its path, or choose another folder for it with --run-dir")]
     Unix {
         /// What is wrong with the socket; it names the path.
         #[from]

@@ -176,7 +176,11 @@ async fn the_unix_socket_answers_the_same_and_is_removed_at_the_end() {
     // A client that is connected and says nothing does not hold up the end.
     let _silent = UnixStream::connect(&path).await.unwrap();
     server.stop.send(()).unwrap();
-    tokio::time::timeout(LIMIT, server.task).await.unwrap().unwrap();
+    let well_below_the_request_timeout = REQUEST_TIMEOUT / 2;
+    tokio::time::timeout(well_below_the_request_timeout, server.task)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(!path.exists());
     assert!(TcpStream::connect(server.addr).await.is_err());
 }
@@ -263,4 +267,22 @@ async fn an_address_in_use_is_named_with_the_flag_that_chooses_another() {
         error.contains(&addr.to_string()) && error.contains("--admin-addr"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_path_in_use_is_named_with_the_flag_that_chooses_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let _taken = PrivateSocket::bind(&path).unwrap();
+    let config = AdminConfig {
+        addr: None,
+        unix: Some(path.clone()),
+    };
+    let error = config
+        .build(Arc::new(Registry::new()), Liveness::new(), Readiness::new())
+        .await
+        .unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(error.to_string().contains("--run-dir"), "{error}");
+    assert!(cause.contains(path.to_str().unwrap()), "{cause}");
 }

@@ -252,7 +252,7 @@ impl KeyDirectory {
     fn sync(&self) -> Result<(), KeyStoreError> {
         self.handle
             .sync_all()
-            .map_err(|error| self.io_error("write to disk the key store", "", error))
+            .map_err(|error| self.io_error("sync the key store", "", error))
     }
 
     fn io_error(&self, act: &'static str, name: &str, source: io::Error) -> KeyStoreError {

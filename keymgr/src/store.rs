@@ -185,10 +185,10 @@ pub enum KeyStoreError {
         /// Its mode.
         mode: u32,
     },
-    /// Others than the owner have, or had, access to a key.
+    /// A key file's mode has more than read and write for its owner, so others have, or had, access to the key.
     #[error(
-        "{} has mode {mode:04o}, which lets others read the key or run it: `chmod 0600 {0}`, and rotate the keys if \
-         anyone may have read it", path.display()
+        "{} has mode {mode:04o}, and a key has 0600 at most: `chmod 0600 {0}`, and rotate the keys if anyone may have \
+         read it", path.display()
     )]
     FileTooOpen {
         /// The key file.

@@ -1,8 +1,39 @@
-//! Kubernetes: watches, decoding, the Mesh resource and publishing.
+//! Kubernetes: what Warren reads from the API, and the little it writes.
+//!
+//! Floor 3; imports only the model. Text and JSON become values of the model in here, and what cannot becomes a
+//! [`warren_model::Refusal`] that names the object and the remedy; it stops nothing else.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`client`] | the connection to the API server |
+//! | [`watch`], [`snapshot`], [`watch_health`] | the cluster as it is now, kept up to date by one watch a kind |
+//! | [`contents`], [`backoff`] | their pure halves: objects from events, and how long to wait |
+//! | [`decode`] | Node and Pod to the model |
+//! | [`mesh_resource`], [`mesh_decode`], [`mesh_in_force`] | the Mesh: its definition, its decoding, which one holds |
+//! | [`publish`] | the own node's annotation |
+//! | [`mesh_status`] | the Mesh's status, and which node writes it |
+//! | [`write`](mod@write), [`api_error`] | what can go wrong with a write, and what the server meant |
+
+pub mod api_error;
 pub mod backoff;
+pub mod client;
 pub mod contents;
 pub mod decode;
+#[cfg(test)]
+mod fake_api;
 pub mod mesh_decode;
 pub mod mesh_in_force;
 pub mod mesh_resource;
+pub mod mesh_status;
+pub mod publish;
 pub mod snapshot;
+pub mod watch;
+pub mod watch_health;
+pub mod write;
+
+pub use client::{ClientConfig, ClientError};
+pub use mesh_resource::crds;
+pub use snapshot::{ObservedMesh, Snapshot, Synced};
+pub use watch::Watches;
+pub use watch_health::{WatchHealth, WatchKind};
+pub use write::{Retry, WriteError};

@@ -240,8 +240,8 @@ impl Reader<'_> {
     }
 
     fn value(&self, field: &str) -> Option<&Value> {
-        let names = field.split('.').skip(1);
-        let value = names.fold(Some(self.spec), |value, name| value?.get(name))?;
+        let mut names = field.split('.').skip(1);
+        let value = names.try_fold(self.spec, |value, name| value.get(name))?;
         (!value.is_null()).then_some(value)
     }
 

@@ -5,7 +5,7 @@
 //! object that these types cannot take must not blind the agent to the rest.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps, ValidationRule,
+    CustomResourceColumnDefinition, CustomResourceDefinition, JSON, JSONSchemaProps, ValidationRule,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, CustomResourceExt};
@@ -72,14 +72,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     status = "MeshStatus",
     derive = "PartialEq",
     doc = "Mesh is the configuration of a Warren network. The one object named `default` counts; without it every \
-           field has its default: encryption on, no fallback.",
-    printcolumn(name = "Encryption", type_ = "string", json_path = ".spec.encryption"),
-    printcolumn(name = "Fallback", type_ = "string", json_path = ".spec.fallback"),
-    printcolumn(name = "Epoch", type_ = "integer", json_path = ".spec.keys.epoch"),
-    printcolumn(name = "Settled", type_ = "integer", json_path = ".status.settled"),
-    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
-    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.ready"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+           field has its default: encryption on, no fallback."
 )]
 #[serde(default, rename_all = "camelCase")]
 pub struct MeshSpec {
@@ -251,11 +244,23 @@ impl Default for KeysSpec {
     }
 }
 
-/// The derived definition, and what the derive cannot say: an object may leave out `spec`, which the server then fills,
-/// and the rule on its name.
+/// What `kubectl get mesh` prints, beside the name: heading, type and where it is.
+const COLUMNS: [(&str, &str, &str); 7] = [
+    ("Encryption", "string", ".spec.encryption"),
+    ("Fallback", "string", ".spec.fallback"),
+    ("Epoch", "integer", ".spec.keys.epoch"),
+    ("Settled", "integer", ".status.settled"),
+    ("Nodes", "integer", ".status.nodes"),
+    ("Ready", "integer", ".status.ready"),
+    ("Age", "date", ".metadata.creationTimestamp"),
+];
+
+/// The derived definition, and what the derive does not say: an object may leave out `spec`, which the server then
+/// fills; the rule on its name; the printed columns.
 fn mesh_crd() -> CustomResourceDefinition {
     let mut crd = Mesh::crd();
     for version in &mut crd.spec.versions {
+        version.additional_printer_columns = Some(COLUMNS.map(column).into());
         let root = version
             .schema
             .as_mut()
@@ -265,6 +270,15 @@ fn mesh_crd() -> CustomResourceDefinition {
         }
     }
     crd
+}
+
+fn column((heading, kind, path): (&str, &str, &str)) -> CustomResourceColumnDefinition {
+    CustomResourceColumnDefinition {
+        name: heading.to_owned(),
+        type_: kind.to_owned(),
+        json_path: path.to_owned(),
+        ..CustomResourceColumnDefinition::default()
+    }
 }
 
 fn finish(root: &mut JSONSchemaProps) {
@@ -278,3 +292,7 @@ fn finish(root: &mut JSONSchemaProps) {
         spec.default = Some(JSON(serde_json::json!({})));
     }
 }
+
+#[cfg(test)]
+#[path = "mesh_resource_tests.rs"]
+mod tests;

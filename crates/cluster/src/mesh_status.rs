@@ -1,0 +1,226 @@
+//! The status of `Mesh/default`: what it says, who writes it, and the write.
+//!
+//! No lease elects the writer. Every agent sees the same nodes, and a pure function of them names one; while the views
+//! differ for a moment two may write, and they write the same.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use warren_model::mesh::MESH_NAME;
+use warren_model::{Epoch, Node, NodeName};
+
+use crate::mesh_resource::{GROUP, Mesh, MeshStatus, VERSION};
+use crate::snapshot::{ObservedMesh, Snapshot};
+use crate::write::{FIELD_MANAGER, WriteError};
+
+/// Most nodes that a condition's message names.
+const NAMED: usize = 5;
+
+/// The node whose agent writes the status: the oldest that is Ready and has published. `None`: nobody does.
+pub fn steward(snapshot: &Snapshot) -> Option<NodeName> {
+    let able = snapshot
+        .nodes
+        .values()
+        .filter(|node| node.ready && settled(node).is_some());
+    able.min_by(|a, b| a.seniority().cmp(&b.seniority()))
+        .map(|node| node.name.clone())
+}
+
+/// What the status should say. `now`, seconds since 1970, becomes the transition time of a condition whose status
+/// differs from what the object shows; the others keep theirs, so that nothing is written while nothing changes.
+pub fn mesh_status(snapshot: &Snapshot, now: i64) -> MeshStatus {
+    let epoch = snapshot.mesh.keys.epoch;
+    let counted: Vec<_> = snapshot
+        .nodes
+        .values()
+        .filter(|node| !node.pod_cidrs.is_empty())
+        .collect();
+    let ready = counted.iter().filter(|node| is_ready_in(node, epoch)).count();
+    let reporting = counted.iter().filter(|node| node.ready);
+    let lowest = reporting.filter_map(|node| settled(node)).min();
+    let old = snapshot.mesh_object.as_ref();
+    let conditions = [
+        accepted(snapshot),
+        all_ready(&counted, epoch),
+        all_settled(&counted, epoch),
+    ];
+    MeshStatus {
+        nodes: count(counted.len()),
+        ready: count(ready),
+        epoch: i64::from(epoch.number()),
+        settled: lowest.map(|epoch| i64::from(epoch.number())),
+        conditions: conditions.map(|verdict| verdict.into_condition(old, now)).into(),
+    }
+}
+
+/// Whether the object shows something else.
+pub fn needs_write(observed: &ObservedMesh, desired: &MeshStatus) -> bool {
+    observed.status.as_ref() != Some(desired)
+}
+
+/// Writes the status by server-side apply. The uid keeps it from a Mesh that was deleted and made anew.
+pub async fn write_status(
+    client: &Client,
+    observed: &ObservedMesh,
+    desired: &MeshStatus,
+) -> Result<(), WriteError> {
+    let patch = json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "kind": "Mesh",
+        "metadata": {"name": MESH_NAME, "uid": observed.uid},
+        "status": desired,
+    });
+    let meshes = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::erase::<Mesh>(&()));
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match meshes
+        .patch_status(MESH_NAME, &params, &Patch::Apply(&patch))
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(error) => Err(WriteError::new(format!("Mesh/{MESH_NAME}"), &error)),
+    }
+}
+
+/// A condition but for its time.
+struct Verdict {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Verdict {
+    fn into_condition(self, old: Option<&ObservedMesh>, now: i64) -> Condition {
+        let status = if self.holds { "True" } else { "False" };
+        let conditions = old
+            .and_then(|it| it.status.as_ref())
+            .map(|it| it.conditions.as_slice());
+        let same = conditions
+            .unwrap_or_default()
+            .iter()
+            .find(|it| it.type_ == self.kind && it.status == status);
+        Condition {
+            type_: self.kind.to_owned(),
+            status: status.to_owned(),
+            reason: self.reason.to_owned(),
+            message: self.message,
+            last_transition_time: same.map_or_else(|| at(now), |it| it.last_transition_time.clone()),
+            observed_generation: old.map(|it| it.generation),
+        }
+    }
+}
+
+fn accepted(snapshot: &Snapshot) -> Verdict {
+    let object = format!("Mesh/{MESH_NAME}");
+    let refused = snapshot
+        .refusals
+        .iter()
+        .filter(|refusal| refusal.object == object);
+    let messages: Vec<_> = refused.map(|refusal| refusal.message.as_str()).collect();
+    let holds = messages.is_empty();
+    Verdict {
+        kind: "Accepted",
+        holds,
+        reason: if holds { "Valid" } else { "Invalid" },
+        message: if holds {
+            "the spec is in force".to_owned()
+        } else {
+            messages.join("; ")
+        },
+    }
+}
+
+fn all_ready(counted: &[&Node], epoch: Epoch) -> Verdict {
+    let kind = "Ready";
+    if counted.is_empty() {
+        return no_nodes(kind);
+    }
+    let missing: Vec<_> = counted.iter().filter(|node| !is_ready_in(node, epoch)).collect();
+    let holds = missing.is_empty();
+    Verdict {
+        kind,
+        holds,
+        reason: if holds { "AllNodesReady" } else { "NodesNotReady" },
+        message: if holds {
+            format!("all nodes are Ready and publish a key of epoch {epoch}")
+        } else {
+            let names = names(missing.iter().map(|node| &node.name));
+            format!("not Ready or without a published key of epoch {epoch}: {names}")
+        },
+    }
+}
+
+fn all_settled(counted: &[&Node], epoch: Epoch) -> Verdict {
+    let kind = "Settled";
+    let reporting: Vec<_> = counted.iter().filter(|node| node.ready).collect();
+    if reporting.is_empty() {
+        return no_nodes(kind);
+    }
+    let behind: Vec<_> = reporting
+        .iter()
+        .filter(|node| settled(node).is_none_or(|it| it < epoch))
+        .collect();
+    let holds = behind.is_empty();
+    Verdict {
+        kind,
+        holds,
+        reason: if holds { "EpochSettled" } else { "NodesBehind" },
+        message: if holds {
+            format!("every Ready node has settled in epoch {epoch}")
+        } else {
+            format!(
+                "not settled in epoch {epoch}: {}",
+                names(behind.iter().map(|node| &node.name))
+            )
+        },
+    }
+}
+
+fn no_nodes(kind: &'static str) -> Verdict {
+    Verdict {
+        kind,
+        holds: false,
+        reason: "NoNodes",
+        message: "no Ready node has a pod CIDR: let the controller manager allocate them \
+                  (--allocate-node-cidrs, --cluster-cidr)"
+            .to_owned(),
+    }
+}
+
+fn is_ready_in(node: &Node, epoch: Epoch) -> bool {
+    let published = matches!(&node.announcement, Some(Ok(it)) if it.key(epoch).is_some());
+    node.ready && published
+}
+
+/// The epoch a node says it has settled in; `None`: it has published nothing that can be read.
+fn settled(node: &Node) -> Option<Epoch> {
+    match &node.announcement {
+        Some(Ok(announcement)) => Some(announcement.settled),
+        Some(Err(_)) | None => None,
+    }
+}
+
+fn names<'a>(all: impl ExactSizeIterator<Item = &'a NodeName>) -> String {
+    let more = all.len().saturating_sub(NAMED);
+    let shown: Vec<_> = all.take(NAMED).map(NodeName::as_str).collect();
+    let shown = shown.join(", ");
+    if more == 0 {
+        shown
+    } else {
+        format!("{shown} and {more} more")
+    }
+}
+
+fn count(nodes: usize) -> i64 {
+    i64::try_from(nodes).unwrap_or(i64::MAX)
+}
+
+fn at(seconds: i64) -> Time {
+    Time(Timestamp::from_second(seconds).unwrap_or_default())
+}
+
+#[cfg(test)]
+#[path = "mesh_status_tests.rs"]
+mod tests;

@@ -1,0 +1,394 @@
+//! The watches: Node, the own node's Pods, and Mesh, each on its own.
+//!
+//! One watch that fails (no permission, kind not installed, server gone) stops none of the others, and what it has
+//! shown so far holds. Objects become values of the model as they arrive; nothing else of them is kept. Readers get the
+//! latest [`Snapshot`], never a queue of events.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1 as k8s;
+use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use warren_model::mesh::MESH_NAME;
+use warren_model::{Node, NodeName, Pod};
+
+use crate::api_error::{describe, retry_after, status_code};
+use crate::backoff::Backoff;
+use crate::contents::Contents;
+use crate::decode::{Decoded, decode_node, decode_pod};
+use crate::mesh_in_force::{MeshInForce, MeshObject};
+use crate::mesh_resource::Mesh;
+use crate::snapshot::{ObservedMesh, Snapshot, Synced};
+use crate::watch_health::{WatchHealth, WatchKind};
+
+/// How long the server serves one watch before it closes it and the next begins. A link that hangs without closing is
+/// given up 5 s after that (kube's margin).
+pub const WATCH_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A watch that has failed is well again when it has not failed for this long: kube does not tell when a watch has been
+/// taken up again, only when it could not. Longer than any one attempt can take.
+pub const RECOVERY: Duration = Duration::from_secs(35);
+
+/// How long a server must deny that the kind Mesh exists before a Mesh that was there is given up. A server that starts
+/// may say so until it has read its resource definitions.
+pub const ABSENCE: Duration = Duration::from_secs(30);
+
+/// The running watches; dropping this ends them.
+#[derive(Debug)]
+pub struct Watches {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+impl Watches {
+    /// Starts watching on behalf of that node. Never fails: what cannot be watched is tried again until it can.
+    pub fn start(client: Client, node_name: &NodeName) -> Self {
+        let shared = Arc::new(Shared::default());
+        let mut tasks = JoinSet::new();
+        let config =
+            watcher::Config::default().timeout(u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX));
+        let nodes = Follower {
+            kind: WatchKind::Nodes,
+            api: Api::<k8s::Node>::all(client.clone()),
+            config: config.clone(),
+            decode: |node| (node.name_any(), decode_node(&node)),
+            contents: |state| &mut state.nodes,
+            shared: Arc::clone(&shared),
+        };
+        let pods = Follower {
+            kind: WatchKind::Pods,
+            api: Api::<k8s::Pod>::all(client.clone()),
+            config: config.clone().fields(&format!("spec.nodeName={node_name}")),
+            decode: |pod| {
+                let key = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+                (key, decode_pod(&pod))
+            },
+            contents: |state| &mut state.pods,
+            shared: Arc::clone(&shared),
+        };
+        let meshes = Follower {
+            kind: WatchKind::Mesh,
+            api: Api::<DynamicObject>::all_with(client, &ApiResource::erase::<Mesh>(&())),
+            config,
+            decode: |object| (object.name_any(), MeshObject::from(object)),
+            contents: |state| &mut state.meshes,
+            shared: Arc::clone(&shared),
+        };
+        tasks.spawn(nodes.run());
+        tasks.spawn(pods.run());
+        tasks.spawn(meshes.run());
+        Self { shared, tasks }
+    }
+
+    /// The latest snapshot and, later, each newer one; those in between may be skipped.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.shared.sender.subscribe()
+    }
+
+    /// How each watch fares, in the order of [`WatchKind::ALL`].
+    pub fn health(&self) -> Vec<WatchHealth> {
+        self.shared.lock().health.to_vec()
+    }
+
+    /// Waits until a watch has ended, which none does by itself: it has panicked, and the snapshot will not follow the
+    /// cluster any more. The agent should stop then and be restarted.
+    pub async fn ended(&mut self) {
+        // `None` (no task is left) is the same bad news.
+        let _ended = self.tasks.join_next().await;
+    }
+}
+
+/// What the watches write and readers read.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    sender: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            sender: watch::Sender::new(Arc::default()),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A watch that panicked half-way through an event leaves at worst that event out; `ended` tells of it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and, if that made a difference, shows it. Under one lock, so that snapshots come in order.
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+        let mut state = self.lock();
+        if change(&mut state) {
+            self.sender.send_replace(Arc::new(state.snapshot()));
+        }
+    }
+}
+
+/// All that the watches have shown.
+#[derive(Debug)]
+struct State {
+    nodes: Contents<Decoded<Node>>,
+    pods: Contents<Decoded<Pod>>,
+    meshes: Contents<MeshObject>,
+    in_force: MeshInForce,
+    health: [WatchHealth; 3],
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            nodes: Contents::default(),
+            pods: Contents::default(),
+            meshes: Contents::default(),
+            in_force: MeshInForce::default(),
+            health: WatchKind::ALL.map(WatchHealth::new),
+        }
+    }
+}
+
+impl State {
+    fn health(&mut self, kind: WatchKind) -> &mut WatchHealth {
+        match kind {
+            WatchKind::Nodes => &mut self.health[0],
+            WatchKind::Pods => &mut self.health[1],
+            WatchKind::Mesh => &mut self.health[2],
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        // Before the first list there is nothing to look at, and "no object" would not be true.
+        let mut refusals = if self.meshes.is_synced() {
+            self.in_force.update(self.meshes.current())
+        } else {
+            Vec::new()
+        };
+        let (nodes, pods) = (self.nodes.current(), self.pods.current());
+        refusals.extend(nodes.values().flat_map(|it| it.refusals.iter().cloned()));
+        refusals.extend(pods.values().flat_map(|it| it.refusals.iter().cloned()));
+        let usable = nodes.values().filter_map(|it| it.value.clone());
+        Snapshot {
+            nodes: usable.map(|node| (node.name.clone(), node)).collect(),
+            mesh: self.in_force.mesh().clone(),
+            mesh_object: self.meshes.current().get(MESH_NAME).map(|object| ObservedMesh {
+                uid: object.uid.clone(),
+                generation: object.generation,
+                status: object.status.clone(),
+            }),
+            pods: pods.values().filter_map(|it| it.value.clone()).collect(),
+            refusals,
+            synced: Synced {
+                nodes: self.nodes.is_synced(),
+                pods: self.pods.is_synced(),
+                mesh: self.meshes.is_synced(),
+            },
+        }
+    }
+}
+
+/// One watch, from objects of type `K` to values of type `V`.
+struct Follower<K, V> {
+    kind: WatchKind,
+    api: Api<K>,
+    config: watcher::Config,
+    decode: fn(K) -> (String, V),
+    contents: fn(&mut State) -> &mut Contents<V>,
+    shared: Arc<Shared>,
+}
+
+/// How to go on after an error.
+struct Verdict {
+    wait: Duration,
+    relist: bool,
+}
+
+impl<K, V> Follower<K, V>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    V: PartialEq,
+{
+    /// Watches for ever.
+    async fn run(self) {
+        let mut backoff = Backoff::default();
+        let mut absent_since = None;
+        loop {
+            let mut events = pin!(watcher(self.api.clone(), self.config.clone()));
+            while let Some(next) = self.or_recovered(events.next()).await {
+                let error = match next {
+                    Ok(event) => {
+                        // `Init` only says that a list is about to be tried.
+                        if !matches!(event, Event::Init) {
+                            backoff.reset();
+                            absent_since = None;
+                        }
+                        self.take(event);
+                        continue;
+                    }
+                    Err(error) => error,
+                };
+                let verdict = self.judge(&error, &mut backoff, &mut absent_since);
+                tokio::time::sleep(verdict.wait).await;
+                if verdict.relist {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Waits for the next event and, meanwhile, for the watch to count as well again.
+    async fn or_recovered<T>(&self, next: impl Future<Output = T>) -> T {
+        let mut next = pin!(next);
+        if self.shared.lock().health(self.kind).failing_since.is_some() {
+            if let Ok(item) = tokio::time::timeout(RECOVERY, &mut next).await {
+                return item;
+            }
+            self.recovered();
+        }
+        next.await
+    }
+
+    fn take(&self, event: Event<K>) {
+        if !matches!(event, Event::Init) {
+            self.recovered();
+        }
+        self.shared.change(|state| {
+            let health = state.health(self.kind);
+            let event = match event {
+                Event::Apply(object) => {
+                    health.events_total += 1;
+                    Event::Apply((self.decode)(object))
+                }
+                Event::Delete(object) => {
+                    health.events_total += 1;
+                    Event::Delete((self.decode)(object))
+                }
+                Event::Init => Event::Init,
+                Event::InitApply(object) => Event::InitApply((self.decode)(object)),
+                Event::InitDone => {
+                    health.lists_total += 1;
+                    health.synced = true;
+                    Event::InitDone
+                }
+            };
+            (self.contents)(state).handle(event)
+        });
+    }
+
+    fn recovered(&self) {
+        if self
+            .shared
+            .lock()
+            .health(self.kind)
+            .failing_since
+            .take()
+            .is_some()
+        {
+            tracing::info!(kind = %self.kind, "watching again");
+        }
+    }
+
+    fn judge(
+        &self,
+        error: &watcher::Error,
+        backoff: &mut Backoff,
+        absent_since: &mut Option<Instant>,
+    ) -> Verdict {
+        let wait = backoff.next_wait(random());
+        let wait = cause(error)
+            .and_then(retry_after)
+            .map_or(wait, |asked| asked.max(wait));
+        let code = code(error);
+        if self.kind == WatchKind::Mesh && code == Some(404) {
+            self.absent(absent_since);
+            return Verdict { wait, relist: true };
+        }
+        *absent_since = None;
+        let text = match cause(error) {
+            Some(cause) => describe(cause),
+            None => error.to_string(),
+        };
+        self.failed(&text);
+        // kube lists again when 410 comes as an event of the watch, but not when it is the answer to the request.
+        let relist = matches!(code, Some(404 | 410));
+        Verdict { wait, relist }
+    }
+
+    fn failed(&self, text: &str) {
+        let mut state = self.shared.lock();
+        let health = state.health(self.kind);
+        health.errors_total += 1;
+        if health.failing_since.is_none() {
+            health.failing_since = Some(std::time::Instant::now());
+            tracing::warn!(
+                kind = %self.kind,
+                error = text,
+                "cannot watch: what was seen last holds; check the API server and the agent's permissions"
+            );
+        } else {
+            tracing::debug!(kind = %self.kind, error = text, "still cannot watch");
+        }
+        health.last_error = Some(text.to_owned());
+    }
+
+    /// The server does not know the kind. That is how a cluster without configuration looks; it is no failure.
+    fn absent(&self, since: &mut Option<Instant>) {
+        let lasts = since.get_or_insert_with(Instant::now).elapsed() >= ABSENCE;
+        self.recovered();
+        self.shared.change(|state| {
+            let contents = (self.contents)(state);
+            if !contents.current().is_empty() && !lasts {
+                return false;
+            }
+            let changed = contents.absent();
+            if changed {
+                tracing::info!(kind = %self.kind, "the server does not know this kind: the defaults hold");
+            }
+            state.health(self.kind).synced = true;
+            changed
+        });
+    }
+}
+
+/// The client's error in a watch's error.
+fn cause(error: &watcher::Error) -> Option<&kube::Error> {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => Some(error),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => None,
+    }
+}
+
+fn code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::WatchError(status) => Some(status.code),
+        watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchStartFailed(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => cause(error).and_then(status_code),
+    }
+}
+
+/// A number that differs from call to call and from node to node: each `RandomState` has keys of its own.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

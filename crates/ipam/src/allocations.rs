@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use warren_model::Family;
+use warren_model::cidr::bits;
 
 use crate::error::{AllocateError, ReserveError};
 use crate::owner::{Allocation, Owner};
-use crate::pool::{CidrUsage, Family, PodRange, Pool, bits};
+use crate::pool::{CidrUsage, PodRange, Pool};
 
 /// Every address held on this node, and by whom.
 ///

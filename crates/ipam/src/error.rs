@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use warren_model::Family;
+
 use crate::owner::Owner;
-use crate::pool::{CidrUsage, Family};
+use crate::pool::CidrUsage;
 
 /// Why an owner was given no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

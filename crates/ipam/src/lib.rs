@@ -15,4 +15,4 @@ mod pool;
 pub use allocations::Allocations;
 pub use error::{AllocateError, ReserveError};
 pub use owner::{Allocation, Owner};
-pub use pool::{CidrUsage, Family, Pool, PoolError, node_address};
+pub use pool::{CidrUsage, Pool, PoolError};

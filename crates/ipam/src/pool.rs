@@ -1,9 +1,11 @@
 //! The addresses a node may hand to its pods.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
+use warren_model::Family;
+use warren_model::cidr::bits;
 
 /// The pod CIDRs of one node, of either family, in the order the node has them.
 ///
@@ -74,18 +76,6 @@ impl Pool {
     }
 }
 
-/// The node's own address in `cidr`: the first host address (`.1`, `::1`), which is on the node's tunnel devices
-/// and never on a pod. A CIDR of a single address has only that one.
-pub fn node_address(cidr: IpNet) -> IpAddr {
-    let family = Family::of(cidr.addr());
-    let first = bits(cidr.network());
-    if cidr.prefix_len() == cidr.max_prefix_len() {
-        cidr.network()
-    } else {
-        family.address(first + 1)
-    }
-}
-
 /// How full one pod CIDR is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CidrUsage {
@@ -104,43 +94,6 @@ impl fmt::Display for CidrUsage {
             "{} has {} of {} pod addresses in use",
             self.cidr, self.used, self.capacity
         )
-    }
-}
-
-/// An IP address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// The family of `address`.
-    pub fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    /// The address of this family whose number is `bits`; IPv4 takes the low 32.
-    pub(crate) fn address(self, bits: u128) -> IpAddr {
-        match self {
-            // Every caller counts within an IPv4 CIDR, so nothing is cut off.
-            Self::V4 => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
-            Self::V6 => IpAddr::V6(Ipv6Addr::from_bits(bits)),
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
     }
 }
 
@@ -186,17 +139,11 @@ impl PodRange {
     }
 }
 
-/// The address as a number, to count with.
-pub(crate) fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
+    use warren_model::cidr::node_address;
+
     use super::*;
 
     fn pool(cidrs: &[&str]) -> Result<Pool, PoolError> {

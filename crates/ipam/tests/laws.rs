@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::select;
-use warren_ipam::{AllocateError, Allocations, CidrUsage, Family, Owner, Pool, node_address};
+use warren_ipam::{AllocateError, Allocations, CidrUsage, Owner, Pool};
+use warren_model::Family;
+use warren_model::cidr::node_address;
 
 /// CIDRs that never overlap, small enough to run full.
 const CIDRS: [&str; 7] = [

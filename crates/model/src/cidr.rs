@@ -1,7 +1,7 @@
 //! Pod CIDRs and address families.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -26,6 +26,40 @@ impl Family {
             IpAddr::V6(_) => Self::V6,
         }
     }
+
+    /// The address of this family whose number is `bits`; IPv4 takes the low 32.
+    pub fn address(self, bits: u128) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
+            Self::V6 => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// An address as a number, to count with.
+pub fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The node-local address of a range: its first host address (`.1`, `::1`); of a range of one address, that one. It is
+/// carried by the node's tunnel interfaces, gives host-to-pod traffic a source inside the peer's allowed IPs, and is never
+/// handed to a pod.
+pub fn node_address(cidr: IpNet) -> IpAddr {
+    let network = cidr.network();
+    let offset = u128::from(cidr.prefix_len() < cidr.max_prefix_len());
+    Family::of(network).address(bits(network) + offset)
 }
 
 /// A range of pod addresses that the control plane gave one node: canonical (no host bits), wide enough for a
@@ -55,13 +89,9 @@ impl PodCidr {
         self.0.contains(&other.0) || other.0.contains(&self.0)
     }
 
-    /// The node-local address: the first host address of the range. It is carried by both lanes, gives host-to-pod
-    /// traffic a source inside the peer's allowed IPs, and is never handed to a pod.
+    /// Its [`node_address`].
     pub fn node_address(self) -> IpAddr {
-        match self.0.network() {
-            IpAddr::V4(network) => IpAddr::from((u32::from(network) + 1).to_be_bytes()),
-            IpAddr::V6(network) => IpAddr::from((u128::from(network) + 1).to_be_bytes()),
-        }
+        node_address(self.0)
     }
 }
 

@@ -5,10 +5,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The content of the nft table `inet warren`. It outlives the agent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
     /// This node's pod CIDRs. Traffic to and from them on this node's own veths is the pods' business.
     pub local: BTreeSet<IpNet>,
@@ -26,7 +26,7 @@ pub struct Guard {
 }
 
 /// What may carry pod packets in the clear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Carrier {
     /// The interface `warren-vx`.
     Vxlan,
@@ -35,7 +35,7 @@ pub enum Carrier {
 }
 
 /// One pod address and the veth it belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OpenPod {
     /// Host side of its veth.
     pub interface: String,

@@ -1,1 +1,46 @@
-//! TODO
+//! Everything Warren asks of the kernel: links, addresses, routes, neighbours, sysctls, network namespaces, kernel
+//! WireGuard and the nft table.
+//!
+//! Floor 3 and thin: what should be is decided by `warren-plan`; here it is observed and one step at a time is applied.
+//! Only what bears Warren's mark is seen or touched: our interface names, route protocol 87 and the table `inet warren`.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`kernel`] | [`Kernel`]: observe, apply one action, watch for changes |
+//! | [`links`], [`addresses`], [`routes`], [`neighbours`] | rtnetlink, one kind of object each |
+//! | [`sysctl`] | values below `/proc/sys/net`, and the record of what they were before us |
+//! | [`guard`] | the fail-closed nft table |
+//! | [`underlay`] | addresses of interfaces that are not ours |
+//! | [`events`] | a tick for every change that may matter |
+//! | [`netns`] | entering network namespaces |
+//! | [`veth`] | a pod's link to its node |
+//! | [`wireguard`] | the kernel's own WireGuard, through generic netlink |
+//! | [`uninstall`] | removal of everything that bears our mark |
+//! | [`netlink`] | one socket, requests in turn |
+
+#![expect(
+    unsafe_code,
+    reason = "handing a netlink socket from one network namespace to the runtime takes its raw descriptor"
+)]
+
+pub mod addresses;
+pub mod events;
+pub mod guard;
+pub mod kernel;
+pub mod links;
+pub mod neighbours;
+pub mod netlink;
+pub mod netns;
+pub mod routes;
+pub mod sysctl;
+pub mod underlay;
+pub mod uninstall;
+pub mod veth;
+
+pub use guard::{DropCounter, GuardError};
+pub use kernel::{Kernel, KernelConfig, KernelError};
+pub use netlink::NetlinkError;
+pub use netns::{Namespace, NamespaceError, in_namespace};
+pub use sysctl::SysctlError;
+pub use uninstall::Sweep;
+pub use veth::{Difference, PodLink, VethError};

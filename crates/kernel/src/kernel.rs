@@ -1,0 +1,182 @@
+//! The node's kernel: what it says it is, and one step at a time towards what it should be.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use futures::Stream;
+use thiserror::Error;
+use warren_model::Lane;
+use warren_plan::{Action, Observed, UnderlayAddress};
+
+use crate::guard::{DropCounter, GuardError};
+use crate::links::is_ours;
+use crate::netlink::{Netlink, NetlinkError};
+use crate::sysctl::{self, Record, SysctlError};
+use crate::{addresses, events, guard, links, neighbours, routes, underlay};
+
+/// What a [`Kernel`] is made from.
+#[derive(Debug, Clone)]
+pub struct KernelConfig {
+    /// The nft program.
+    pub nft: PathBuf,
+    /// Where the values of sysctls before our change are kept.
+    pub state_dir: PathBuf,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        Self {
+            nft: PathBuf::from("nft"),
+            state_dir: PathBuf::from("/var/lib/warren"),
+        }
+    }
+}
+
+/// What cannot be observed or applied.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// Links, addresses, routes, neighbours.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Values below `/proc/sys/net`.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// The nft table.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// A step about a lane came here, and whether its device is the kernel's or userspace is not known here.
+    #[error("{0} is made and configured by its device, not here")]
+    LaneStep(Lane),
+    /// A step about an interface that does not bear our mark.
+    #[error("interface {0} is not ours and stays as it is")]
+    NotOurs(String),
+}
+
+impl KernelError {
+    /// Whether the same may succeed later without a change elsewhere. Otherwise observe again and make a new plan.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Netlink(error) => error.is_transient(),
+            Self::Sysctl(error) => error.is_transient(),
+            Self::Guard(error) => error.is_transient(),
+            Self::LaneStep(_) | Self::NotOurs(_) => false,
+        }
+    }
+}
+
+/// The kernel of the network namespace it was made in.
+#[derive(Debug)]
+pub struct Kernel {
+    config: KernelConfig,
+    netlink: Netlink,
+    record: Record,
+}
+
+impl Kernel {
+    /// Opens a netlink socket in the namespace of the calling thread; every method must be called from a thread in
+    /// that same namespace. Needs a tokio runtime.
+    pub fn new(config: KernelConfig) -> Result<Self, KernelError> {
+        let netlink = Netlink::open()?;
+        let record = Record::new(config.state_dir.clone());
+        Ok(Self {
+            config,
+            netlink,
+            record,
+        })
+    }
+
+    /// How the kernel says it is: everything that bears our mark, and the sysctls asked for. The lanes' WireGuard
+    /// state is left empty; who made the devices knows how to read them.
+    pub async fn observe(&self, sysctls: &[String]) -> Result<Observed, KernelError> {
+        let entries = links::list(&self.netlink).await?;
+        let listed = addresses::list(&self.netlink).await?;
+        Ok(Observed {
+            guard: guard::observe(&self.config.nft).await?,
+            links: links::ours(&entries),
+            lanes: BTreeMap::new(),
+            addresses: addresses::ours(&entries, &listed),
+            neighbours: neighbours::ours(&self.netlink, &entries).await?,
+            fdb: neighbours::fdb(&self.netlink, &entries).await?,
+            routes: routes::ours(&self.netlink, &entries).await?,
+            sysctls: sysctl::read_all(sysctls)?,
+        })
+    }
+
+    /// Does one step. Done already is no error. Making and configuring a lane is its device's business and refused.
+    pub async fn apply(&self, action: &Action) -> Result<(), KernelError> {
+        if let Some(name) = interface(action).filter(|name| !is_ours(name)) {
+            return Err(KernelError::NotOurs(name.to_owned()));
+        }
+        let netlink = &self.netlink;
+        match action {
+            Action::InstallGuard(content) => return Ok(guard::install(&self.config.nft, content).await?),
+            Action::CreateLane(lane, _) | Action::ConfigureLane(lane, _) => {
+                return Err(KernelError::LaneStep(*lane));
+            }
+            Action::SetSysctl(key, value) => return Ok(self.record.set(key, value)?),
+            Action::CreateVxlan(vxlan, mtu) => links::create_vxlan(netlink, vxlan, *mtu).await,
+            Action::SetMtu(link, mtu) => links::set_mtu(netlink, link, *mtu).await,
+            Action::SetUp(link) => links::set_up(netlink, link).await,
+            Action::AddAddress(link, address) => addresses::add(netlink, link, *address).await,
+            Action::SetNeighbour(link, address, mac) => neighbours::set(netlink, link, *address, *mac).await,
+            Action::SetFdb(mac, host) => neighbours::set_fdb(netlink, *mac, *host).await,
+            Action::SetRoute(net, route) => routes::set(netlink, *net, route).await,
+            Action::RemoveRoute(net) => routes::remove(netlink, *net).await,
+            Action::RemoveFdb(mac) => neighbours::remove_fdb(netlink, *mac).await,
+            Action::RemoveNeighbour(link, address) => neighbours::remove(netlink, link, *address).await,
+            Action::RemoveAddress(link, address) => addresses::remove(netlink, link, *address).await,
+            Action::RemoveLink(link, _) => links::remove(netlink, link).await,
+        }
+        .map_err(KernelError::from)
+    }
+
+    /// Addresses of the interfaces that are not ours, not a loopback, and up.
+    pub async fn underlay(&self) -> Result<Vec<UnderlayAddress>, KernelError> {
+        Ok(underlay::observe(&self.netlink).await?)
+    }
+
+    /// A tick for every change of interfaces, addresses and routes of ours, our own changes among them. The receiver
+    /// coalesces.
+    pub fn events(&self) -> Result<impl Stream<Item = ()> + Send + Unpin + use<>, KernelError> {
+        Ok(events::subscribe()?)
+    }
+
+    /// What the guard has dropped, by reason.
+    pub async fn guard_counters(&self) -> Result<Vec<DropCounter>, KernelError> {
+        Ok(guard::counters(&self.config.nft).await?)
+    }
+
+    pub(crate) fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
+    pub(crate) fn config(&self) -> &KernelConfig {
+        &self.config
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// The interface a step names.
+fn interface(action: &Action) -> Option<&str> {
+    match action {
+        Action::SetMtu(link, _)
+        | Action::SetUp(link)
+        | Action::AddAddress(link, _)
+        | Action::SetNeighbour(link, _, _)
+        | Action::RemoveNeighbour(link, _)
+        | Action::RemoveAddress(link, _)
+        | Action::RemoveLink(link, _) => Some(link),
+        Action::InstallGuard(_)
+        | Action::CreateLane(..)
+        | Action::CreateVxlan(..)
+        | Action::ConfigureLane(..)
+        | Action::SetSysctl(..)
+        | Action::SetFdb(..)
+        | Action::SetRoute(..)
+        | Action::RemoveRoute(_)
+        | Action::RemoveFdb(_) => None,
+    }
+}

@@ -1,0 +1,279 @@
+//! Network interfaces.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink's enums are foreign, open and dozens of variants long"
+)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use warren_model::Lane;
+use warren_plan::state::{VETH_PREFIX, VXLAN_INTERFACE, VXLAN_VNI};
+use warren_plan::{Link, LinkKind, Mac, Vxlan};
+
+use crate::netlink::{Netlink, NetlinkError, accept};
+
+/// Whether an interface of that name is ours.
+pub fn is_ours(name: &str) -> bool {
+    Lane::of_interface(name).is_some() || name == VXLAN_INTERFACE || name.starts_with(VETH_PREFIX)
+}
+
+/// One interface as the kernel lists it.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkEntry {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+    pub(crate) loopback: bool,
+    pub(crate) mac: Option<Mac>,
+    /// The interface it is tied to (a veth's other end), by its index in that one's namespace.
+    pub(crate) tied_to: Option<u32>,
+    pub(crate) kind: Option<InfoKind>,
+    data: Option<InfoData>,
+}
+
+impl LinkEntry {
+    fn from_message(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut entry = Self {
+            index: message.header.index,
+            name: String::new(),
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            loopback: flags.contains(LinkFlags::Loopback),
+            mac: None,
+            tied_to: None,
+            kind: None,
+            data: None,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => entry.name = name,
+                LinkAttribute::Mtu(mtu) => entry.mtu = mtu,
+                LinkAttribute::Address(bytes) => entry.mac = bytes.try_into().ok().map(Mac),
+                LinkAttribute::Link(index) => entry.tied_to = Some(index),
+                LinkAttribute::LinkInfo(infos) => entry.take_infos(infos),
+                _ => {}
+            }
+        }
+        entry
+    }
+
+    fn take_infos(&mut self, infos: Vec<LinkInfo>) {
+        for info in infos {
+            match info {
+                LinkInfo::Kind(kind) => self.kind = Some(kind),
+                LinkInfo::Data(data) => self.data = Some(data),
+                _ => {}
+            }
+        }
+    }
+
+    /// The interface in the plan's terms.
+    pub(crate) fn to_link(&self) -> Link {
+        Link {
+            kind: self.plan_kind(),
+            mtu: self.mtu,
+            up: self.up,
+        }
+    }
+
+    fn plan_kind(&self) -> LinkKind {
+        if let Some(lane) = Lane::of_interface(&self.name) {
+            return match self.kind {
+                Some(InfoKind::Wireguard | InfoKind::Tun) => LinkKind::Lane(lane),
+                _ => LinkKind::Foreign,
+            };
+        }
+        if self.name == VXLAN_INTERFACE {
+            return self.vxlan().map_or(LinkKind::Foreign, LinkKind::Vxlan);
+        }
+        match self.kind {
+            Some(InfoKind::Veth) => LinkKind::Veth,
+            _ => LinkKind::Foreign,
+        }
+    }
+
+    /// Its settings if it is a VXLAN interface of ours: our network identifier, one source address, no learning.
+    fn vxlan(&self) -> Option<Vxlan> {
+        let Some(InfoData::Vxlan(infos)) = &self.data else {
+            return None;
+        };
+        let (mut vni, mut port, mut local, mut learning) = (None, None, None, false);
+        for info in infos {
+            match info {
+                InfoVxlan::Id(id) => vni = Some(*id),
+                InfoVxlan::Port(number) => port = Some(*number),
+                InfoVxlan::Local(address) => local = Some(IpAddr::V4(*address)),
+                InfoVxlan::Local6(address) => local = Some(IpAddr::V6(*address)),
+                InfoVxlan::Learning(on) => learning = *on,
+                _ => {}
+            }
+        }
+        if vni != Some(VXLAN_VNI) || learning {
+            return None;
+        }
+        Some(Vxlan {
+            port: port?,
+            mac: self.mac?,
+            local: local?,
+        })
+    }
+}
+
+/// All interfaces of the namespace.
+pub(crate) async fn list(netlink: &Netlink) -> Result<Vec<LinkEntry>, NetlinkError> {
+    let messages = netlink
+        .dump(
+            RouteNetlinkMessage::GetLink(LinkMessage::default()),
+            "list interfaces",
+        )
+        .await?;
+    Ok(messages
+        .into_iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(LinkEntry::from_message(link)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// The interfaces that bear our names, as the plan sees them.
+pub(crate) fn ours(entries: &[LinkEntry]) -> BTreeMap<String, Link> {
+    entries
+        .iter()
+        .filter(|entry| is_ours(&entry.name))
+        .map(|entry| (entry.name.clone(), entry.to_link()))
+        .collect()
+}
+
+/// One interface by name; `None` if there is none.
+pub(crate) async fn find(netlink: &Netlink, name: &str) -> Result<Option<LinkEntry>, NetlinkError> {
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    let answer = netlink
+        .get(
+            RouteNetlinkMessage::GetLink(request),
+            &format!("show link {name}"),
+        )
+        .await;
+    match answer {
+        Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(Some(LinkEntry::from_message(link))),
+        Ok(_) => Ok(None),
+        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The index of an interface that must be there for `act` to be done.
+pub(crate) async fn index(netlink: &Netlink, name: &str, act: &str) -> Result<u32, NetlinkError> {
+    match find(netlink, name).await? {
+        Some(entry) => Ok(entry.index),
+        None => Err(NetlinkError::NoLink {
+            act: act.to_owned(),
+            link: name.to_owned(),
+        }),
+    }
+}
+
+/// Makes the VXLAN interface, down: no learning (the FDB is ours to fill) and no ARP or ND proxy.
+pub(crate) async fn create_vxlan(netlink: &Netlink, vxlan: &Vxlan, mtu: u32) -> Result<(), NetlinkError> {
+    let local = match vxlan.local {
+        IpAddr::V4(address) => InfoVxlan::Local(address),
+        IpAddr::V6(address) => InfoVxlan::Local6(address),
+    };
+    let data = vec![
+        InfoVxlan::Id(VXLAN_VNI),
+        local,
+        InfoVxlan::Port(vxlan.port),
+        InfoVxlan::Learning(false),
+        InfoVxlan::Proxy(false),
+        InfoVxlan::L2Miss(false),
+        InfoVxlan::L3Miss(false),
+    ];
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(VXLAN_INTERFACE.to_owned()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::Address(vxlan.mac.0.to_vec()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxlan),
+            LinkInfo::Data(InfoData::Vxlan(data)),
+        ]),
+    ];
+    let act = format!("add link {VXLAN_INTERFACE} type vxlan port {}", vxlan.port);
+    netlink
+        .act(
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            &act,
+        )
+        .await
+}
+
+/// Makes a WireGuard interface of the kernel, down.
+pub(crate) async fn create_wireguard(netlink: &Netlink, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]),
+    ];
+    let act = format!("add link {name} type wireguard");
+    netlink
+        .act(
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            &act,
+        )
+        .await
+}
+
+/// Sets an interface's MTU.
+pub(crate) async fn set_mtu(netlink: &Netlink, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Mtu(mtu)];
+    netlink
+        .act(
+            RouteNetlinkMessage::SetLink(message),
+            0,
+            &format!("set link {name} mtu {mtu}"),
+        )
+        .await
+}
+
+/// Brings an interface up.
+pub(crate) async fn set_up(netlink: &Netlink, name: &str) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    netlink
+        .act(
+            RouteNetlinkMessage::SetLink(message),
+            0,
+            &format!("set link {name} up"),
+        )
+        .await
+}
+
+/// Deletes an interface; gone already is fine.
+pub(crate) async fn remove(netlink: &Netlink, name: &str) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    let removed = netlink
+        .act(
+            RouteNetlinkMessage::DelLink(message),
+            0,
+            &format!("delete link {name}"),
+        )
+        .await;
+    accept(removed, &[libc::ENODEV])
+}

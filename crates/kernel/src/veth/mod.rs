@@ -1,0 +1,213 @@
+//! A pod's link to its node: a veth pair, the host side `wrn`+hash and the pod's side under its final name.
+//!
+//! The pod reaches everything by a gateway that is only a permanent neighbour, the host side's fixed MAC: no ARP, no
+//! neighbour discovery, nothing to spoof. The routes from the node to the pod are the plan's.
+
+mod check;
+mod pod_side;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use thiserror::Error;
+use warren_plan::Mac;
+use warren_plan::state::VETH_PREFIX;
+
+pub use check::{Difference, check};
+
+use crate::kernel::Kernel;
+use crate::links::{self, is_ours};
+use crate::netlink::NetlinkError;
+use crate::netns::{Namespace, NamespaceError};
+use crate::sysctl::{self, SysctlError};
+
+/// The MAC of every pod link's host side: nobody else sees it, and a pod that is moved keeps its neighbour entry.
+pub const HOST_MAC: Mac = Mac([0xee; 6]);
+
+/// One pod's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodLink {
+    /// Host side, `wrn` and a hash.
+    pub host_name: String,
+    /// The pod's network namespace.
+    pub netns: PathBuf,
+    /// The pod's side, as the runtime wants it named.
+    pub if_name: String,
+    /// Bytes, both sides.
+    pub mtu: u32,
+    /// The pod's addresses, at most one a family.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A pod link that cannot be made, checked or removed.
+#[derive(Debug, Error)]
+pub enum VethError {
+    /// The pod's namespace cannot be used.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The kernel said no.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// One of the interface's settings.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// The name is taken in the pod: another network plugin, or an earlier attachment that was not removed.
+    #[error("the pod's namespace {netns} already has an interface {if_name}: detach the pod first")]
+    TakenInPod {
+        /// The namespace.
+        netns: PathBuf,
+        /// The name.
+        if_name: String,
+    },
+    /// The name is taken on the node.
+    #[error("the node already has an interface {0}: detach the pod it belongs to first")]
+    TakenOnHost(String),
+    /// A host name that does not bear our mark.
+    #[error("{0:?} is no name for a pod's veth: it must begin with {VETH_PREFIX} and have at most 15 bytes")]
+    HostName(String),
+    /// An IPv6 address for a pod, on a kernel without IPv6.
+    #[error("cannot give a pod {0}: this kernel has IPv6 disabled; take the IPv6 pod CIDR off the node")]
+    NoIpv6(IpAddr),
+}
+
+impl VethError {
+    /// Whether the same may succeed later without a change elsewhere.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Namespace(error) => error.is_transient(),
+            Self::Netlink(error) => error.is_transient(),
+            Self::Sysctl(error) => error.is_transient(),
+            Self::TakenInPod { .. } | Self::TakenOnHost(_) | Self::HostName(_) | Self::NoIpv6(_) => false,
+        }
+    }
+}
+
+/// Makes the link, both sides up, addresses and routes in the pod; returns the MAC of the pod's side. On failure
+/// nothing is left. Until the guard opens the pod no packet of it passes.
+pub async fn create(kernel: &Kernel, link: &PodLink) -> Result<Mac, VethError> {
+    let namespace = Namespace::open(&link.netns)?;
+    check_host_name(&link.host_name)?;
+    if let Some(v6) = link
+        .addresses
+        .iter()
+        .find(|address| address.is_ipv6())
+        .filter(|_| !has_ipv6())
+    {
+        return Err(VethError::NoIpv6(*v6));
+    }
+    add_pair(kernel, link, &namespace).await?;
+    let finished = finish(kernel, link, &namespace).await;
+    if finished.is_err() {
+        // One side takes the other with it, and all that hangs on both. The first error is the one to report.
+        if let Err(error) = links::remove(kernel.netlink(), &link.host_name).await {
+            tracing::warn!(link = link.host_name, %error, "cannot undo a half-made pod link");
+        }
+    }
+    finished
+}
+
+/// Removes a pod's link by its host side; gone already is fine.
+pub async fn delete(kernel: &Kernel, host_name: &str) -> Result<(), VethError> {
+    check_host_name(host_name)?;
+    Ok(links::remove(kernel.netlink(), host_name).await?)
+}
+
+/// Removes a pod's link by its name in the pod, for when the host side's name is not known. An interface of that name
+/// that is not tied to one of ours is left alone. Says whether something was removed; a namespace that is gone had
+/// nothing.
+pub async fn delete_in_pod(kernel: &Kernel, netns: &Path, if_name: &str) -> Result<bool, VethError> {
+    let namespace = match Namespace::open(netns) {
+        Ok(namespace) => namespace,
+        Err(NamespaceError::Missing(_) | NamespaceError::NotANamespace(_)) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let inside = namespace.netlink().await?;
+    let Some(pod_side) = links::find(&inside, if_name).await? else {
+        return Ok(false);
+    };
+    let host_sides = links::list(kernel.netlink()).await?;
+    let Some(host_side) = host_sides.iter().find(|link| {
+        // Indices are numbers of their own in each namespace, so both directions must fit.
+        Some(link.index) == pod_side.tied_to
+            && link.tied_to == Some(pod_side.index)
+            && link.kind == Some(InfoKind::Veth)
+            && is_ours(&link.name)
+    }) else {
+        return Ok(false);
+    };
+    links::remove(kernel.netlink(), &host_side.name).await?;
+    Ok(true)
+}
+
+async fn add_pair(kernel: &Kernel, link: &PodLink, namespace: &Namespace) -> Result<(), VethError> {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(link.if_name.clone()),
+        LinkAttribute::Mtu(link.mtu),
+        LinkAttribute::NetNsFd(namespace.raw_fd()),
+    ];
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(link.host_name.clone()),
+        LinkAttribute::Mtu(link.mtu),
+        LinkAttribute::Address(HOST_MAC.0.to_vec()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    let act = format!("add link {} type veth peer {}", link.host_name, link.if_name);
+    let message = RouteNetlinkMessage::NewLink(message);
+    match kernel
+        .netlink()
+        .act(message, NLM_F_CREATE | NLM_F_EXCL, &act)
+        .await
+    {
+        Err(error) if error.errno() == Some(libc::EEXIST) => {
+            if links::find(kernel.netlink(), &link.host_name).await?.is_some() {
+                return Err(VethError::TakenOnHost(link.host_name.clone()));
+            }
+            Err(VethError::TakenInPod {
+                netns: link.netns.clone(),
+                if_name: link.if_name.clone(),
+            })
+        }
+        other => Ok(other?),
+    }
+}
+
+async fn finish(kernel: &Kernel, link: &PodLink, namespace: &Namespace) -> Result<Mac, VethError> {
+    // The link-local address that the kernel makes from the MAC is the pod's gateway: usable at once, and no router
+    // advertisement of the pod changes the node's routes.
+    for (setting, value) in [
+        ("accept_dad", "0"),
+        ("dad_transmits", "0"),
+        ("accept_ra", "0"),
+        ("autoconf", "0"),
+    ] {
+        let key = format!("ipv6/conf/{}/{setting}", link.host_name);
+        match sysctl::write(&key, value) {
+            Err(SysctlError::Missing { .. }) => {}
+            other => other?,
+        }
+    }
+    links::set_up(kernel.netlink(), &link.host_name).await?;
+    pod_side::configure(namespace, link).await
+}
+
+fn check_host_name(name: &str) -> Result<(), VethError> {
+    // IFNAMSIZ is 16 with the final zero.
+    if name.starts_with(VETH_PREFIX) && name.len() <= 15 {
+        Ok(())
+    } else {
+        Err(VethError::HostName(name.to_owned()))
+    }
+}
+
+/// Whether the kernel has IPv6 at all (`ipv6.disable=1` takes the folder away).
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}

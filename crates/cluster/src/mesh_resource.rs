@@ -52,7 +52,7 @@ const EPOCH_RULE: CelRule = CelRule {
 };
 const INTERVAL_RULE: CelRule = CelRule {
     rule: "self == '' || duration(self) >= duration('1h')",
-    message: "must be empty (never) or 1h or more",
+    message: "must be absent or empty (never) or 1h or more",
 };
 
 /// All resource definitions of the group, as `manifests/base/crds` holds them.
@@ -174,13 +174,15 @@ pub struct KeysSpec {
     #[schemars(length(max = 5000), inner(length(min = 1, max = 253)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub nodes: Vec<String>,
-    /// How often keys are rotated by schedule, as hours, minutes and seconds (`720h`), 1h or more; empty: never.
+    /// How often keys are rotated by schedule, as hours, minutes and seconds (`720h`), 1h or more; absent: never.
+    // No default of "": servers as old as 1.20, built with a newer Go, take an empty string for null and refuse it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 20),
         regex(pattern = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$")
     )]
     #[schemars(extend("x-kubernetes-validations" = [INTERVAL_RULE]))]
-    pub rotation_interval: String,
+    pub rotation_interval: Option<String>,
 }
 
 /// What the agents report of the mesh as a whole; one of them writes it.
@@ -239,7 +241,7 @@ impl Default for KeysSpec {
         Self {
             epoch: 1,
             nodes: Vec::new(),
-            rotation_interval: String::new(),
+            rotation_interval: None,
         }
     }
 }

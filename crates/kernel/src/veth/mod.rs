@@ -17,6 +17,7 @@ use warren_plan::Mac;
 use warren_plan::state::VETH_PREFIX;
 
 pub use check::{Difference, check};
+pub use pod_side::gateway;
 
 use crate::kernel::Kernel;
 use crate::links::{self, is_ours};
@@ -36,6 +37,8 @@ pub struct PodLink {
     pub netns: PathBuf,
     /// The pod's side, as the runtime wants it named.
     pub if_name: String,
+    /// MAC of the pod's side.
+    pub mac: Mac,
     /// Bytes, both sides.
     pub mtu: u32,
     /// The pod's addresses, at most one a family.
@@ -85,9 +88,9 @@ impl VethError {
     }
 }
 
-/// Makes the link, both sides up, addresses and routes in the pod; returns the MAC of the pod's side. On failure
-/// nothing is left. Until the guard opens the pod no packet of it passes.
-pub async fn create(kernel: &Kernel, link: &PodLink) -> Result<Mac, VethError> {
+/// Makes the link, both sides up, addresses and routes in the pod. On failure nothing is left. Until the guard opens
+/// the pod no packet of it passes.
+pub async fn create(kernel: &Kernel, link: &PodLink) -> Result<(), VethError> {
     let namespace = Namespace::open(&link.netns)?;
     check_host_name(&link.host_name)?;
     if let Some(v6) = link
@@ -147,6 +150,7 @@ async fn add_pair(kernel: &Kernel, link: &PodLink, namespace: &Namespace) -> Res
     peer.attributes = vec![
         LinkAttribute::IfName(link.if_name.clone()),
         LinkAttribute::Mtu(link.mtu),
+        LinkAttribute::Address(link.mac.0.to_vec()),
         LinkAttribute::NetNsFd(namespace.raw_fd()),
     ];
     let mut message = LinkMessage::default();
@@ -179,7 +183,7 @@ async fn add_pair(kernel: &Kernel, link: &PodLink, namespace: &Namespace) -> Res
     }
 }
 
-async fn finish(kernel: &Kernel, link: &PodLink, namespace: &Namespace) -> Result<Mac, VethError> {
+async fn finish(kernel: &Kernel, link: &PodLink, namespace: &Namespace) -> Result<(), VethError> {
     // The link-local address that the kernel makes from the MAC is the pod's gateway: usable at once, and no router
     // advertisement of the pod changes the node's routes.
     for (setting, value) in [

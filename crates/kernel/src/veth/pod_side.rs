@@ -7,7 +7,6 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use warren_plan::Mac;
 
 use super::{HOST_MAC, PodLink, VethError};
 use crate::netlink::{Netlink, NetlinkError};
@@ -22,16 +21,16 @@ pub(super) const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
 pub(super) const GATEWAY_V6: IpAddr =
     IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee));
 
-/// The gateway of an address's family.
-pub(super) fn gateway(address: IpAddr) -> IpAddr {
+/// The gateway that a pod with this address has.
+pub fn gateway(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => GATEWAY_V4,
         IpAddr::V6(_) => GATEWAY_V6,
     }
 }
 
-/// Addresses, neighbours and routes in the pod, in this order; the interface and `lo` come up. Returns its MAC.
-pub(super) async fn configure(namespace: &Namespace, link: &PodLink) -> Result<Mac, VethError> {
+/// Addresses, neighbours and routes in the pod, in this order; the interface and `lo` come up.
+pub(super) async fn configure(namespace: &Namespace, link: &PodLink) -> Result<(), VethError> {
     if link.addresses.iter().any(IpAddr::is_ipv6) {
         let name = link.if_name.clone();
         namespace.run(move || settle_ipv6(&name)).await??;
@@ -40,17 +39,18 @@ pub(super) async fn configure(namespace: &Namespace, link: &PodLink) -> Result<M
     links::set_up(&inside, "lo").await?;
     links::set_up(&inside, &link.if_name).await?;
     let act = format!("show link {} in the pod", link.if_name);
-    let gone = || NetlinkError::NoLink {
-        act: act.clone(),
-        link: link.if_name.clone(),
-    };
-    let pod_side = links::find(&inside, &link.if_name).await?.ok_or_else(gone)?;
+    let pod_side = links::find(&inside, &link.if_name)
+        .await?
+        .ok_or_else(|| NetlinkError::NoLink {
+            act,
+            link: link.if_name.clone(),
+        })?;
     for address in &link.addresses {
         addresses::add(&inside, &link.if_name, *address).await?;
         neighbours::set(&inside, &link.if_name, gateway(*address), HOST_MAC).await?;
         add_default_route(&inside, pod_side.index, *address).await?;
     }
-    Ok(pod_side.mac.ok_or_else(gone)?)
+    Ok(())
 }
 
 /// Runs inside the pod's namespace. Some runtimes switch IPv6 off for new interfaces; whoever gives an address wants it.

@@ -19,7 +19,7 @@ pub fn needs_publish(observed: Option<&Node>, desired: &Announcement) -> bool {
 }
 
 /// Writes the annotation by server-side apply. Apply would create a Node that does not exist; the uid keeps it from
-/// that, and from writing to a Node that was deleted and made anew (the server answers 409 to both).
+/// that (the server answers 409) and from writing to a Node that was deleted and made anew (422).
 pub async fn publish(client: &Client, node: &Node, desired: &Announcement) -> Result<(), WriteError> {
     let object = format!("Node/{}", node.name);
     if node.uid.is_empty() {

@@ -60,5 +60,6 @@ ensure_debs() {
 }
 
 install_debs() {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "$@" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --yes --quiet=2 --option Dpkg::Use-Pty=0 --no-install-recommends "$@" >&2
 }

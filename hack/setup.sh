@@ -57,10 +57,10 @@ rust_toolchain() {
         rustup default stable >&2
     else
         ensure_debs curl
-        # Not piped into sh: half a script must not run.
-        local init
+        # Not piped into sh: half a script must not run. It is what https://sh.rustup.rs serves, at its home.
+        local init home=${RUSTUP_UPDATE_ROOT:-https://static.rust-lang.org/rustup}
         init=$(mktemp)
-        if ! curl --proto '=https' --tlsv1.2 --silent --show-error --fail https://sh.rustup.rs --output "$init"; then
+        if ! curl --proto '=https' --tlsv1.2 --silent --show-error --fail "$home/rustup-init.sh" --output "$init"; then
             rm -f "$init"
             toolchain_remedy "$wanted"
         fi
@@ -79,7 +79,8 @@ toolchain_remedy() {
     die "could not install Rust. Get cargo $1 or newer, for example as https://rustup.rs describes, put it on PATH and start again"
 }
 
-cargo_version() { cargo --version 2>/dev/null | cut -d ' ' -f 2; }
+# Prints nothing if there is no cargo.
+cargo_version() { { cargo --version 2>/dev/null || true; } | cut -d ' ' -f 2; }
 
 # rust_component NAME: clippy or rustfmt of the toolchain in use.
 rust_component() {

@@ -1,8 +1,10 @@
 //! HTTP/1.1 in front of the API: connections, identity and faults here, what a path means in the modules below.
 
+mod body;
 mod identity;
 mod negotiate;
 mod objects;
+mod protobuf;
 mod proxy;
 mod query;
 mod respond;
@@ -45,6 +47,16 @@ pub(crate) struct Received {
     pub(crate) query: Query,
     pub(crate) user: User,
     pub(crate) body: Bytes,
+}
+
+impl Received {
+    /// A header as text, empty when absent.
+    pub(crate) fn header(&self, name: header::HeaderName) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
 }
 
 /// The connection is to be closed without an answer.
@@ -183,7 +195,7 @@ fn openapi_v2(api: &Api, received: &Received) -> Response<Body> {
         .unwrap_or_default();
     if accept.contains(openapi::V2_PROTOBUF) {
         let document = openapi::v2_protobuf(&api.state().registry);
-        return respond::bytes(StatusCode::OK, openapi::V2_PROTOBUF, document.into());
+        return respond::bytes(StatusCode::OK, openapi::V2_PROTOBUF_ANSWER, document.into());
     }
     respond::json(StatusCode::OK, &openapi::v2_json(&api.state().registry))
 }

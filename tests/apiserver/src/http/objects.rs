@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::body::{decode, yaml};
 use super::negotiate::Form;
 use super::route::Address;
 use super::{Answer, Received, identity, respond, stream};
@@ -33,7 +34,7 @@ pub(crate) fn answer(api: &Api, address: &Address, received: &Received) -> Answe
         }
         Method::POST if collection => create(api, &target, address, form, received),
         Method::PUT if !collection => {
-            let body = body(received)?;
+            let body = decode(received)?;
             identity::check_write(api.config(), &received.user, address, Some(&body))?;
             let options = options(received);
             let object = api.change(|state| state.update(&target, body, &options))?;
@@ -137,7 +138,7 @@ fn watch(api: &Api, target: Target, form: Form, received: &Received) -> Answer {
 }
 
 fn create(api: &Api, target: &Target, address: &Address, form: Form, received: &Received) -> Answer {
-    let body = body(received)?;
+    let body = decode(received)?;
     identity::check_write(api.config(), &received.user, address, Some(&body))?;
     let options = options(received);
     let object = api.change(|state| state.create(target, body, &options))?;
@@ -152,7 +153,7 @@ fn create(api: &Api, target: &Target, address: &Address, form: Form, received: &
 
 fn patch(api: &Api, target: &Target, address: &Address, form: Form, received: &Received) -> Answer {
     identity::check_write(api.config(), &received.user, address, None)?;
-    let kind = PatchKind::from_content_type(header_text(received, header::CONTENT_TYPE)).ok_or(
+    let kind = PatchKind::from_content_type(received.header(header::CONTENT_TYPE)).ok_or(
         ApiError::UnsupportedMediaType(
             "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
         ),
@@ -244,49 +245,14 @@ fn version(received: &Received) -> Result<Option<u64>, ApiError> {
 }
 
 fn options(received: &Received) -> WriteOptions {
-    received
-        .query
-        .write_options(header_text(received, header::USER_AGENT))
-}
-
-fn header_text(received: &Received, name: header::HeaderName) -> &str {
-    received
-        .headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-}
-
-/// A body in JSON, or in YAML when its content type says so.
-fn body(received: &Received) -> Result<Value, ApiError> {
-    let kind = header_text(received, header::CONTENT_TYPE);
-    if kind.contains("protobuf") {
-        return Err(ApiError::UnsupportedMediaType(
-            "application/json, application/yaml",
-        ));
-    }
-    if kind.contains("yaml") {
-        return yaml(&received.body);
-    }
-    serde_json::from_slice(&received.body)
-        .map_err(|error| ApiError::BadRequest(format!("the object provided is not valid JSON: {error}")))
-}
-
-fn yaml(body: &[u8]) -> Result<Value, ApiError> {
-    // JSON is YAML, and reading it as JSON keeps numbers exact.
-    if let Ok(value) = serde_json::from_slice(body) {
-        return Ok(value);
-    }
-    let bad = |error: &dyn std::fmt::Display| ApiError::BadRequest(format!("error decoding YAML: {error}"));
-    let text = std::str::from_utf8(body).map_err(|error| bad(&error))?;
-    serde_saphyr::from_str(text).map_err(|error| bad(&error))
+    received.query.write_options(received.header(header::USER_AGENT))
 }
 
 fn delete_options(received: &Received) -> Result<DeleteOptions, ApiError> {
     let body: Value = if received.body.is_empty() {
         json!({})
     } else {
-        body(received)?
+        decode(received)?
     };
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let grace = received.query.text("gracePeriodSeconds").parse().ok();

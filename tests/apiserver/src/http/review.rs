@@ -1,8 +1,9 @@
 //! Reviews of the caller itself: who am I, and may I. Everybody may everything.
 
 use http::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::body::decode;
 use super::route::Address;
 use super::{Answer, Received, respond};
 use crate::discovery::REVIEWS;
@@ -18,8 +19,7 @@ pub(crate) fn answer(address: &Address, received: &Received) -> Answer {
     if received.method != Method::POST {
         return Err(ApiError::MethodNotAllowed);
     }
-    let mut review: Value = serde_json::from_slice(&received.body)
-        .map_err(|error| ApiError::BadRequest(format!("not a review: {error}")))?;
+    let mut review = decode(received)?;
     if !review.is_object() {
         return Err(ApiError::BadRequest("not a review".to_owned()));
     }

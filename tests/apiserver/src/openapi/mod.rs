@@ -12,8 +12,11 @@ use crate::resource::{Registry, Resource};
 
 pub(crate) use proto::document as v2_protobuf;
 
-/// Content type `kubectl` asks for at `/openapi/v2`.
+/// Media type `kubectl` asks for at `/openapi/v2`.
 pub(crate) const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// Media type of the answer: Go's own parser refuses the `@`, so the real server spells it with a dot.
+pub(crate) const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 const TITLE: &str = "Kubernetes";
 

@@ -37,7 +37,7 @@ fn path(resource: &Resource) -> Message {
     }
     patch.message(9, &Message::default()).message(13, &extension);
     let mut item = Message::default();
-    item.message(7, &patch);
+    item.message(8, &patch);
     let mut named = Message::default();
     named.text(1, &object_path(resource)).message(2, &item);
     named

@@ -1,0 +1,616 @@
+//! What goes over the wire: watches, selectors, tables, discovery, identity, the node proxy and faults.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::common::{CRDS, MESHES, NODES, PATIENCE, PODS, Served, mesh, mesh_crd, node, pod, serve};
+use serde_json::{Value, json};
+use warren_testapi::{Config, Fault, FaultPlan, Rule, User};
+
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+async fn open() -> Served {
+    serve(Config::default()).await
+}
+
+fn summary(lines: &[Value]) -> Vec<String> {
+    lines
+        .iter()
+        .map(|line| {
+            let name = line["object"]["metadata"]["name"].as_str().unwrap_or("-");
+            format!("{} {name}", line["type"].as_str().unwrap())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_watch_replays_from_its_version_and_sees_what_enters_and_leaves_its_selector() {
+    let served = open().await;
+    let from = served.api.version();
+    served.api.create(NODES, "", node("a")).unwrap();
+    served.api.create(NODES, "", node("b")).unwrap();
+    let label = |name: &'static str, value: Value| {
+        let served = &served;
+        async move {
+            let patch = json!({ "metadata": { "labels": { "in": value } } });
+            let path = format!("/api/v1/nodes/{name}");
+            assert_eq!(
+                served
+                    .send("PATCH", &path, "application/merge-patch+json", &patch)
+                    .await
+                    .code,
+                200
+            );
+        }
+    };
+    label("a", json!("yes")).await;
+    label("a", json!("no")).await;
+    label("b", json!("yes")).await;
+    served.api.delete(NODES, "", "b").unwrap();
+    let watch = |rest: String| async move { rest };
+    let all = served
+        .watch_lines(
+            &watch(format!(
+                "/api/v1/nodes?watch=1&timeoutSeconds=1&resourceVersion={from}"
+            ))
+            .await,
+        )
+        .await;
+    assert_eq!(
+        summary(&all),
+        [
+            "ADDED a",
+            "ADDED b",
+            "MODIFIED a",
+            "MODIFIED a",
+            "MODIFIED b",
+            "DELETED b"
+        ]
+    );
+    let path =
+        format!("/api/v1/nodes?watch=1&timeoutSeconds=1&resourceVersion={from}&labelSelector=in%3Dyes");
+    let some = served.watch_lines(&path).await;
+    assert_eq!(summary(&some), ["ADDED a", "DELETED a", "ADDED b", "DELETED b"]);
+    let version = |line: &Value| {
+        line["object"]["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert!(
+        all.windows(2).all(|pair| version(&pair[0]) < version(&pair[1])),
+        "versions only grow, deletions too"
+    );
+}
+
+#[tokio::test]
+async fn watches_without_a_version_start_with_what_there_is() {
+    let served = open().await;
+    served.api.create(NODES, "", node("a")).unwrap();
+    for version in ["", "&resourceVersion=0"] {
+        let lines = served
+            .watch_lines(&format!("/api/v1/nodes?watch=1&timeoutSeconds=1{version}"))
+            .await;
+        assert_eq!(summary(&lines), ["ADDED a"]);
+    }
+    let path = "/api/v1/nodes?watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let lines = served.watch_lines(path).await;
+    assert_eq!(summary(&lines)[..2], ["ADDED a", "BOOKMARK -"]);
+    assert_eq!(
+        lines[1]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
+    let bad = served.get("/api/v1/nodes?watch=1&sendInitialEvents=true").await;
+    assert_eq!(bad.code, 400);
+}
+
+#[tokio::test]
+async fn bookmarks_come_to_those_who_ask_and_carry_the_version() {
+    let config = Config {
+        bookmarks_every: Duration::from_millis(50),
+        ..Config::default()
+    };
+    let served = serve(config).await;
+    let version = served.api.version();
+    let base = format!("/api/v1/nodes?watch=1&timeoutSeconds=1&resourceVersion={version}");
+    assert_eq!(served.watch_lines(&base).await, Vec::<Value>::new());
+    let lines = served
+        .watch_lines(&format!("{base}&allowWatchBookmarks=true"))
+        .await;
+    assert!(lines.len() > 3, "{} bookmarks in a second", lines.len());
+    assert!(lines.iter().all(|l| l["type"] == "BOOKMARK"));
+    assert_eq!(
+        lines[0]["object"]["metadata"]["resourceVersion"],
+        version.to_string()
+    );
+}
+
+#[tokio::test]
+async fn a_watch_from_before_the_history_gets_410_and_a_new_list_helps() {
+    let served = serve(Config {
+        history: 2,
+        ..Config::default()
+    })
+    .await;
+    let old = served.api.version();
+    for name in ["a", "b", "c"] {
+        served.api.create(NODES, "", node(name)).unwrap();
+    }
+    let gone = served
+        .get(&format!("/api/v1/nodes?watch=1&resourceVersion={old}"))
+        .await;
+    assert_eq!(
+        (gone.code, gone.json()["reason"].as_str().unwrap().to_owned()),
+        (410, "Expired".to_owned())
+    );
+    let list = served.get("/api/v1/nodes?limit=1").await.json();
+    let listed = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    served.api.expire_history();
+    assert_eq!(
+        served
+            .get(&format!("/api/v1/nodes?watch=1&resourceVersion={listed}"))
+            .await
+            .code,
+        410
+    );
+    let list = served.get("/api/v1/nodes").await.json();
+    let listed = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let lines = served
+        .watch_lines(&format!(
+            "/api/v1/nodes?watch=1&timeoutSeconds=1&resourceVersion={listed}"
+        ))
+        .await;
+    assert_eq!(lines, Vec::<Value>::new());
+    let future = served.get("/api/v1/nodes?watch=1&resourceVersion=99999").await;
+    assert_eq!(future.code, 410, "a version of a former server");
+}
+
+#[tokio::test]
+async fn a_running_watch_that_history_overtakes_ends_with_an_error_event() {
+    let served = open().await;
+    let version = served.api.version();
+    served.api.create(NODES, "", node("a")).unwrap();
+    let base = format!("/api/v1/nodes?watch=1&timeoutSeconds=30&resourceVersion={version}");
+    let watch = served.watch_lines(&base);
+    let expire = async {
+        let watching = async {
+            // The watch is in the call log as soon as it is answered.
+            while !served
+                .api
+                .calls()
+                .iter()
+                .any(|(call, code)| call.verb == "watch" && *code == 200)
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, watching).await.unwrap();
+        served.api.expire_history();
+    };
+    let (lines, ()) = tokio::join!(watch, expire);
+    let last = lines.last().unwrap();
+    assert_eq!(
+        (&last["type"], &last["object"]["code"]),
+        (&json!("ERROR"), &json!(410))
+    );
+}
+
+#[tokio::test]
+async fn lists_select_by_labels_and_fields() {
+    let served = open().await;
+    for (name, node) in [("a", "n1"), ("b", "n2")] {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = json!(node);
+        pod["metadata"]["labels"] = json!({ "app": name });
+        served.api.create(PODS, "default", pod).unwrap();
+    }
+    for (query, expected) in [
+        ("fieldSelector=spec.nodeName%3Dn1", vec!["a"]),
+        ("fieldSelector=metadata.name!%3Da", vec!["b"]),
+        ("fieldSelector=status.phase%3DPending", vec!["a", "b"]),
+        ("labelSelector=app+in+(b,c)", vec!["b"]),
+        ("labelSelector=!app", vec![]),
+    ] {
+        let list = served.get(&format!("/api/v1/pods?{query}")).await.json();
+        let names: Vec<&str> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p["metadata"]["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, expected, "{query}");
+    }
+    assert_eq!(
+        served
+            .get("/api/v1/pods?fieldSelector=spec.colour%3Dred")
+            .await
+            .code,
+        400
+    );
+    let gone = served
+        .send(
+            "DELETE",
+            "/api/v1/namespaces/default/pods?labelSelector=app%3Da",
+            "application/json",
+            &json!({}),
+        )
+        .await;
+    assert_eq!(gone.code, 200);
+    assert_eq!(served.api.list(PODS, "").unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn tables_and_metadata_are_served_to_those_who_prefer_them() {
+    let served = open().await;
+    served.api.create(CRDS, "", mesh_crd()).unwrap();
+    served.api.create(MESHES, "", mesh()).unwrap();
+    let path = "/apis/warren-mesh.io/v1alpha1/meshes";
+    let table = served
+        .raw("GET", path, &[("Accept", TABLE)], "")
+        .await
+        .unwrap()
+        .json();
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["rows"][0]["cells"], json!(["default", "wireguard", null]));
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let watch = format!("{path}?watch=1&timeoutSeconds=1");
+    let lines = served
+        .raw("GET", &watch, &[("Accept", TABLE)], "")
+        .await
+        .unwrap()
+        .lines();
+    assert_eq!(lines[0]["object"]["rows"][0]["cells"][0], "default");
+    let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let metadata = served
+        .raw("GET", path, &[("Accept", accept)], "")
+        .await
+        .unwrap()
+        .json();
+    assert_eq!(metadata["kind"], "PartialObjectMetadataList");
+    assert!(metadata["items"][0].get("spec").is_none());
+}
+
+#[tokio::test]
+async fn preconditions_and_stale_versions_conflict_over_the_wire() {
+    let served = open().await;
+    served.api.create(NODES, "", node("a")).unwrap();
+    let body = json!({ "preconditions": { "uid": "other" } });
+    let refused = served
+        .send("DELETE", "/api/v1/nodes/a", "application/json", &body)
+        .await;
+    assert_eq!(
+        (refused.code, refused.json()["details"]["name"].as_str()),
+        (409, Some("a"))
+    );
+    let patch = json!({ "metadata": { "resourceVersion": "1", "labels": { "a": "b" } } });
+    assert_eq!(
+        served
+            .send("PATCH", "/api/v1/nodes/a", "application/merge-patch+json", &patch)
+            .await
+            .code,
+        409
+    );
+    let bad = json!([{ "op": "remove", "path": "/spec/nothing" }]);
+    assert_eq!(
+        served
+            .send("PATCH", "/api/v1/nodes/a", "application/json-patch+json", &bad)
+            .await
+            .code,
+        422
+    );
+    assert_eq!(
+        served
+            .send("PATCH", "/api/v1/nodes/a", "text/plain", &bad)
+            .await
+            .code,
+        415
+    );
+    let status = served
+        .send("DELETE", "/api/v1/nodes/a", "application/json", &json!({}))
+        .await
+        .json();
+    assert_eq!(
+        (&status["kind"], &status["status"]),
+        (&json!("Status"), &json!("Success"))
+    );
+}
+
+#[tokio::test]
+async fn apply_takes_yaml() {
+    let served = open().await;
+    let yaml = "apiVersion: v1\nkind: Node\nmetadata:\n  name: y\n  annotations: {a: 'true'}\n";
+    let headers = [("Content-Type", "application/apply-patch+yaml")];
+    let made = served
+        .raw("PATCH", "/api/v1/nodes/y?fieldManager=m", &headers, yaml)
+        .await
+        .unwrap();
+    assert_eq!(
+        (made.code, made.json()["metadata"]["annotations"]["a"].as_str()),
+        (201, Some("true"))
+    );
+    assert_eq!(
+        served
+            .raw("PATCH", "/api/v1/nodes/y", &headers, yaml)
+            .await
+            .unwrap()
+            .code,
+        400
+    );
+    assert_eq!(
+        served
+            .raw("PATCH", "/api/v1/nodes/y?fieldManager=m", &headers, yaml)
+            .await
+            .unwrap()
+            .code,
+        200
+    );
+}
+
+#[tokio::test]
+async fn discovery_follows_custom_resources() {
+    let served = open().await;
+    let has_group = |groups: Value| {
+        groups["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|g| g["name"] == "warren-mesh.io")
+    };
+    assert!(!has_group(served.get("/apis").await.json()));
+    served.api.create(CRDS, "", mesh_crd()).unwrap();
+    assert!(has_group(served.get("/apis").await.json()));
+    let resources = served.get("/apis/warren-mesh.io/v1alpha1").await.json();
+    assert_eq!(resources["resources"][0]["shortNames"], json!(["msh"]));
+    assert_eq!(resources["resources"][1]["name"], "meshes/status");
+    let index = served.get("/openapi/v3").await.json();
+    let url = index["paths"]["apis/warren-mesh.io/v1alpha1"]["serverRelativeURL"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let document = served.get(&url).await.json();
+    let patch = &document["paths"]["/apis/warren-mesh.io/v1alpha1/meshes/{name}"]["patch"];
+    assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Mesh");
+    assert!(
+        served.get("/openapi/v2").await.json()["paths"]
+            .as_object()
+            .unwrap()
+            .len()
+            > 10
+    );
+    for path in ["/healthz", "/livez", "/readyz"] {
+        assert_eq!(served.get(path).await.body, "ok");
+    }
+    assert_eq!(served.get("/apis/none").await.code, 404);
+}
+
+#[tokio::test]
+async fn tokens_name_the_caller_and_nodes_write_only_themselves() {
+    let tokens = BTreeMap::from([
+        (
+            "admin-token".to_owned(),
+            User {
+                name: "admin".to_owned(),
+                groups: vec!["system:masters".to_owned()],
+            },
+        ),
+        ("a-token".to_owned(), User::node("a")),
+    ]);
+    let served = serve(Config {
+        tokens,
+        ..Config::default()
+    })
+    .await;
+    for name in ["a", "b"] {
+        served.api.create(NODES, "", node(name)).unwrap();
+    }
+    assert_eq!(served.get("/api/v1/nodes").await.code, 401);
+    let send = |token: &'static str, method: &'static str, path: &'static str, body: Value| {
+        let served = &served;
+        async move {
+            let authorization = format!("Bearer {token}");
+            let kind = if method == "PATCH" {
+                "application/merge-patch+json"
+            } else {
+                "application/json"
+            };
+            let headers = [("Authorization", authorization.as_str()), ("Content-Type", kind)];
+            let reply = served
+                .raw(method, path, &headers, &body.to_string())
+                .await
+                .unwrap();
+            (reply.code, reply)
+        }
+    };
+    let label = json!({ "metadata": { "labels": { "x": "y" } } });
+    assert_eq!(send("wrong", "GET", "/api/v1/nodes", json!({})).await.0, 401);
+    assert_eq!(send("a-token", "GET", "/api/v1/nodes", json!({})).await.0, 200);
+    assert_eq!(
+        send("a-token", "PATCH", "/api/v1/nodes/a", label.clone()).await.0,
+        200
+    );
+    let (code, refused) = send("a-token", "PATCH", "/api/v1/nodes/b", label.clone()).await;
+    assert_eq!(
+        (code, refused.json()["reason"].as_str()),
+        (403, Some("Forbidden"))
+    );
+    assert_eq!(send("a-token", "DELETE", "/api/v1/nodes", json!({})).await.0, 403);
+    assert_eq!(send("a-token", "POST", "/api/v1/nodes", node("c")).await.0, 403);
+    assert_eq!(
+        send("admin-token", "PATCH", "/api/v1/nodes/b", label).await.0,
+        200
+    );
+    let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
+    let (_, who) = send(
+        "a-token",
+        "POST",
+        "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+        review,
+    )
+    .await;
+    assert_eq!(who.json()["status"]["userInfo"]["username"], "system:node:a");
+}
+
+#[tokio::test]
+async fn the_node_proxy_reaches_the_node_and_says_when_it_cannot() {
+    // A second server is as good a node as any.
+    let (served, backend) = (
+        serve(Config {
+            proxy_timeout: Duration::from_millis(300),
+            ..Config::default()
+        })
+        .await,
+        open().await,
+    );
+    let mut object = node("n");
+    object["status"] = json!({ "addresses": [{ "type": "Hostname", "address": "n" }, { "type": "InternalIP", "address": "127.0.0.1" }] });
+    served.api.create(NODES, "", object).unwrap();
+    served.api.create(NODES, "", node("bare")).unwrap();
+    let port = backend.address.port();
+    let reply = served
+        .get(&format!(
+            "/api/v1/nodes/n:{port}/proxy/api/v1/namespaces?labelSelector=none"
+        ))
+        .await;
+    assert_eq!((reply.code, reply.json()["items"].clone()), (200, json!([])));
+    assert_eq!(
+        served
+            .get(&format!("/api/v1/nodes/http:n:{port}/proxy/nothing"))
+            .await
+            .code,
+        404
+    );
+    assert_eq!(served.get("/api/v1/nodes/bare/proxy/").await.code, 503);
+    assert_eq!(served.get("/api/v1/nodes/none/proxy/").await.code, 404);
+    backend.api.faults().add(Rule::all(Fault::Hang));
+    assert_eq!(
+        served
+            .get(&format!("/api/v1/nodes/n:{port}/proxy/healthz"))
+            .await
+            .code,
+        504
+    );
+    let refusing = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    assert_eq!(
+        served
+            .get(&format!("/api/v1/nodes/n:{refusing}/proxy/"))
+            .await
+            .code,
+        503
+    );
+}
+
+#[tokio::test]
+async fn faults_are_set_seen_and_cleared_over_http() {
+    let served = open().await;
+    let plan = json!({ "rules": [{ "verb": "list", "resource": "nodes", "count": 1, "fault": { "error": { "code": 429, "retryAfter": 7 } } }] });
+    assert_eq!(
+        served
+            .send("PUT", "/warren-faults", "application/json", &plan)
+            .await
+            .code,
+        200
+    );
+    let refused = served.get("/api/v1/nodes").await;
+    assert_eq!(
+        (
+            refused.code,
+            refused.json()["details"]["retryAfterSeconds"].as_i64()
+        ),
+        (429, Some(7))
+    );
+    assert!(refused.head.contains("retry-after: 7"), "{}", refused.head);
+    assert_eq!(served.get("/api/v1/nodes").await.code, 200);
+    let shown = served.get("/warren-faults").await.json();
+    assert_eq!(
+        (&shown["rules"][0]["hits"], &shown["rules"][0]["count"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(
+        served
+            .raw("DELETE", "/warren-faults", &[], "")
+            .await
+            .unwrap()
+            .json()["rules"],
+        json!([])
+    );
+    assert_eq!(
+        served
+            .send("PUT", "/warren-faults", "application/json", &json!({ "x": 1 }))
+            .await
+            .code,
+        400
+    );
+}
+
+#[tokio::test]
+async fn each_fault_does_what_its_name_says() {
+    let served = open().await;
+    let set = |fault: Fault| {
+        served.api.set_faults(FaultPlan {
+            rules: vec![Rule::all(fault).times(1)],
+            ..FaultPlan::default()
+        })
+    };
+    for code in [403, 409, 410, 429, 500, 503] {
+        set(Fault::Error {
+            code,
+            retry_after: None,
+        });
+        let reply = served.get("/api/v1/nodes").await;
+        assert_eq!(
+            (reply.code, reply.json()["kind"].as_str()),
+            (code, Some("Status"))
+        );
+    }
+    set(Fault::Drop);
+    assert!(
+        served
+            .raw("POST", "/api/v1/nodes", &[], &node("dropped").to_string())
+            .await
+            .is_err()
+    );
+    assert!(
+        served.api.get(NODES, "", "dropped").is_err(),
+        "the request was not carried out"
+    );
+    set(Fault::DropAnswer);
+    assert!(
+        served
+            .raw("POST", "/api/v1/nodes", &[], &node("made").to_string())
+            .await
+            .is_err()
+    );
+    assert!(
+        served.api.get(NODES, "", "made").is_ok(),
+        "the request was carried out"
+    );
+    set(Fault::Delay { ms: 120 });
+    let start = std::time::Instant::now();
+    assert_eq!(served.get("/api/v1/nodes").await.code, 200);
+    assert!(start.elapsed() >= Duration::from_millis(120));
+    set(Fault::Hang);
+    let hung = tokio::time::timeout(Duration::from_millis(150), served.get("/api/v1/nodes")).await;
+    assert!(hung.is_err(), "no answer");
+    served.api.set_faults(FaultPlan {
+        cut_watches_every_ms: Some(30),
+        ..FaultPlan::default()
+    });
+    let cut = served.get("/api/v1/nodes?watch=1&timeoutSeconds=30").await;
+    assert!(
+        !cut.body.ends_with("0\r\n\r\n"),
+        "the body has no end: {:?}",
+        cut.body
+    );
+    served.api.faults().clear();
+    let ended = served.get("/api/v1/nodes?watch=1&timeoutSeconds=1").await;
+    assert!(
+        ended.body.ends_with("0\r\n\r\n"),
+        "the body ends properly: {:?}",
+        ended.body
+    );
+}

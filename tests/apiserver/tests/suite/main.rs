@@ -1,0 +1,8 @@
+//! The server as its users see it. One binary, so that it is linked once.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+mod http;
+mod kube_rs;
+mod kubectl;
+mod semantics;

@@ -1,0 +1,120 @@
+//! The attachments, shared between the CNI server and the main loop.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use warren_ipam::{Owner, Pool};
+use warren_plan::{Attachment, LinkKind, Observed};
+
+use super::store::{AddError, AttachmentStore, Record, StoreError};
+
+/// The attachments of this node, and which of them a request is busy with. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SharedAttachments(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    store: AttachmentStore,
+    busy: BTreeSet<Owner>,
+}
+
+impl SharedAttachments {
+    /// Shares a store.
+    pub fn new(store: AttachmentStore) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            store,
+            busy: BTreeSet::new(),
+        })))
+    }
+
+    /// Begins a request about one attachment; `None` if another is under way.
+    pub fn begin(&self, owner: &Owner) -> Option<Busy> {
+        let begun = self.lock().busy.insert(owner.clone());
+        begun.then(|| Busy {
+            attachments: self.clone(),
+            owner: owner.clone(),
+        })
+    }
+
+    /// Gives an attachment its addresses and records it.
+    pub fn add(&self, owner: &Owner, record: Record, pool: &Pool) -> Result<Vec<IpAddr>, AddError> {
+        tokio::task::block_in_place(|| self.lock().store.add(owner, record, pool))
+    }
+
+    /// Forgets one attachment and frees its addresses.
+    pub fn remove(&self, owner: &Owner) -> Result<(), StoreError> {
+        tokio::task::block_in_place(|| self.lock().store.remove([owner]))
+    }
+
+    /// Forgets attachments whose veth is gone. One that a request has begun on meanwhile is left to it.
+    pub fn release(&self, leaked: &[Owner]) -> Result<(), StoreError> {
+        tokio::task::block_in_place(|| {
+            let mut inner = self.lock();
+            let free: Vec<&Owner> = leaked
+                .iter()
+                .filter(|owner| !inner.busy.contains(*owner))
+                .collect();
+            inner.store.remove(free)
+        })
+    }
+
+    /// What is known of one attachment, and its addresses.
+    pub fn get(&self, owner: &Owner) -> Option<(Record, Vec<IpAddr>)> {
+        self.lock()
+            .store
+            .get(owner)
+            .map(|(record, addresses)| (record.clone(), addresses))
+    }
+
+    /// All attachments.
+    pub fn owners(&self) -> Vec<Owner> {
+        self.lock()
+            .store
+            .iter()
+            .map(|(owner, ..)| owner.clone())
+            .collect()
+    }
+
+    /// The attachments whose veth is among what was observed, as a plan wants them. Those whose veth is not, and that
+    /// no request is busy with, are added to `leaked`.
+    pub fn present(&self, observed: &Observed, leaked: &mut Vec<Owner>) -> Vec<Attachment> {
+        let inner = self.lock();
+        let mut present = Vec::new();
+        for (owner, record, addresses) in inner.store.iter() {
+            let interface = record.interface.clone();
+            if observed
+                .links
+                .get(&interface)
+                .is_some_and(|link| link.kind == LinkKind::Veth)
+            {
+                present.push(Attachment {
+                    interface,
+                    mac: record.mac(),
+                    addresses,
+                });
+            } else if !inner.busy.contains(owner) {
+                leaked.push(owner.clone());
+            }
+        }
+        present
+    }
+
+    /// A panic elsewhere leaves the store whole: a change is made in one assignment.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request under way; dropping it ends it.
+#[derive(Debug)]
+pub struct Busy {
+    attachments: SharedAttachments,
+    owner: Owner,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.attachments.lock().busy.remove(&self.owner);
+    }
+}

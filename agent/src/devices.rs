@@ -1,0 +1,227 @@
+//! The node's WireGuard devices: of the kernel or userspace, observed and changed in the same terms.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use thiserror::Error;
+use warren_dataplane::client::{ClientError, Userspace};
+use warren_kernel::Kernel;
+use warren_kernel::wireguard::{self, KernelWireguard, WireguardError};
+use warren_keymgr::KeyStore;
+use warren_model::Lane;
+use warren_plan::{LaneChange, LaneObserved, LinkKind, Observed};
+
+use crate::cni_conf::beside_this_program;
+use crate::config::WireguardKind;
+
+/// The program that is a userspace device.
+pub const USERSPACE_PROGRAM: &str = "warren-wg";
+
+/// Where userspace devices have their sockets; stock `wg` looks there.
+pub const SOCKET_DIR: &str = "/var/run/wireguard";
+
+/// The kind of device this node uses, and why.
+#[derive(Debug)]
+pub struct Devices {
+    kind: Kind,
+    reason: String,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Kernel {
+        kernel: Arc<Kernel>,
+        wireguard: KernelWireguard,
+    },
+    Userspace(Userspace),
+    /// Neither: the node cannot do WireGuard, and says so to its peers.
+    None,
+}
+
+impl Devices {
+    /// Chooses the kind of device. The choice holds until the agent ends.
+    pub async fn choose(wanted: WireguardKind, kernel: &Arc<Kernel>) -> Self {
+        match wanted {
+            WireguardKind::Kernel => match of_kernel(kernel).await {
+                Ok(kind) => Self::new(kind, "chosen by --wireguard kernel"),
+                Err(why) => Self::new(Kind::None, format!("--wireguard kernel, but {why}")),
+            },
+            WireguardKind::Userspace => match userspace() {
+                Ok(kind) => Self::new(kind, "chosen by --wireguard userspace"),
+                Err(why) => Self::new(Kind::None, format!("--wireguard userspace, but {why}")),
+            },
+            WireguardKind::Auto => match of_kernel(kernel).await {
+                Ok(kind) => Self::new(kind, "the kernel has WireGuard"),
+                Err(no_kernel) => match userspace() {
+                    Ok(kind) => Self::new(kind, no_kernel.to_string()),
+                    Err(no_userspace) => Self::new(Kind::None, format!("{no_kernel}, and {no_userspace}")),
+                },
+            },
+        }
+    }
+
+    fn new(kind: Kind, reason: impl Into<String>) -> Self {
+        Self {
+            kind,
+            reason: reason.into(),
+        }
+    }
+
+    /// Whether this node can do WireGuard at all.
+    pub fn available(&self) -> bool {
+        !matches!(self.kind, Kind::None)
+    }
+
+    /// `kernel`, `userspace` or `none`.
+    pub fn kind(&self) -> &'static str {
+        match self.kind {
+            Kind::Kernel { .. } => "kernel",
+            Kind::Userspace(_) => "userspace",
+            Kind::None => "none",
+        }
+    }
+
+    /// Why this kind.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Adds what the devices say to what the rest of the kernel says. A lane whose interface is there but whose device
+    /// does not answer is taken out of the observation: it has to be made anew.
+    pub async fn observe(&self, observed: &mut Observed) -> Result<(), DeviceError> {
+        for lane in Lane::ALL {
+            let interface = lane.interface();
+            if observed
+                .links
+                .get(interface)
+                .is_none_or(|link| link.kind != LinkKind::Lane(lane))
+            {
+                continue;
+            }
+            match self.observe_one(interface).await? {
+                Some(device) => {
+                    observed.lanes.insert(lane, device);
+                }
+                None => {
+                    tracing::warn!(interface, "the interface is there, but no device answers for it");
+                    observed.remove_link(interface);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a lane's device, or fails; whatever was left of an earlier one goes first.
+    pub async fn create(&self, lane: Lane, mtu: u32) -> Result<(), DeviceError> {
+        match &self.kind {
+            Kind::Kernel { kernel, .. } => Ok(wireguard::create(kernel, lane.interface(), mtu).await?),
+            Kind::Userspace(userspace) => {
+                userspace.stop(lane.interface()).await?;
+                Ok(userspace.start(lane.interface()).await?)
+            }
+            Kind::None => Err(DeviceError::None {
+                reason: self.reason.clone(),
+            }),
+        }
+    }
+
+    /// Makes one change to a lane's device. The private key, where the change needs one, comes from the key store.
+    pub async fn configure(
+        &self,
+        lane: Lane,
+        change: &LaneChange,
+        keys: &KeyStore,
+    ) -> Result<(), DeviceError> {
+        let private_key = match change {
+            LaneChange::SetKey(Some(public)) => {
+                Some(keys.private_key(public).ok_or_else(|| DeviceError::NoKey {
+                    public: public.to_string(),
+                })?)
+            }
+            LaneChange::SetKey(None)
+            | LaneChange::SetPort(_)
+            | LaneChange::AddPeer(..)
+            | LaneChange::SetEndpoint(..)
+            | LaneChange::SetKeepalive(..)
+            | LaneChange::AddAllowedIp(..)
+            | LaneChange::RemoveAllowedIp(..)
+            | LaneChange::RemovePeer(_) => None,
+        };
+        match &self.kind {
+            Kind::Kernel { wireguard, .. } => {
+                Ok(wireguard.apply(lane.interface(), change, private_key).await?)
+            }
+            Kind::Userspace(userspace) => Ok(userspace.apply(lane.interface(), change, private_key).await?),
+            Kind::None => Err(DeviceError::None {
+                reason: self.reason.clone(),
+            }),
+        }
+    }
+
+    /// Ends a lane's device.
+    pub async fn remove(&self, lane: Lane) -> Result<(), DeviceError> {
+        match &self.kind {
+            Kind::Kernel { kernel, .. } => Ok(wireguard::remove(kernel, lane.interface()).await?),
+            Kind::Userspace(userspace) => Ok(userspace.stop(lane.interface()).await?),
+            Kind::None => Ok(()),
+        }
+    }
+
+    async fn observe_one(&self, interface: &str) -> Result<Option<LaneObserved>, DeviceError> {
+        match &self.kind {
+            Kind::Kernel { wireguard, .. } => Ok(wireguard.observe(interface, SystemTime::now()).await?),
+            Kind::Userspace(userspace) => Ok(userspace.observe(interface).await?),
+            Kind::None => Ok(None),
+        }
+    }
+}
+
+async fn of_kernel(kernel: &Arc<Kernel>) -> Result<Kind, WireguardError> {
+    wireguard::probe(kernel).await?;
+    Ok(Kind::Kernel {
+        kernel: Arc::clone(kernel),
+        wireguard: KernelWireguard::new()?,
+    })
+}
+
+fn userspace() -> Result<Kind, String> {
+    if !Path::new("/dev/net/tun").exists() {
+        return Err("there is no /dev/net/tun for a userspace device: load the module tun".to_owned());
+    }
+    let program = beside_this_program(USERSPACE_PROGRAM).or_else(|| in_path(USERSPACE_PROGRAM));
+    let program = program.ok_or(format!(
+        "{USERSPACE_PROGRAM} is neither beside this program nor in PATH"
+    ))?;
+    Ok(Kind::Userspace(Userspace::new(SOCKET_DIR, program)))
+}
+
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// A device could not be observed or changed. All but a missing key are worth a retry.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The kernel's device.
+    #[error(transparent)]
+    Kernel(#[from] WireguardError),
+    /// A userspace device.
+    #[error(transparent)]
+    Userspace(#[from] ClientError),
+    /// The node has no WireGuard of either kind.
+    #[error("this node has no WireGuard device: {reason}")]
+    None {
+        /// Why not.
+        reason: String,
+    },
+    /// A plan names a key that is not in the store.
+    #[error("no private key for {public} in the key store: restart the agent")]
+    NoKey {
+        /// The public key.
+        public: String,
+    },
+}

@@ -1,0 +1,46 @@
+//! The Warren node agent.
+//!
+//! ```text
+//!  Kubernetes API --watch--> Snapshot --+
+//!                                       |   +-> status, metrics, readiness, CNI configuration
+//!  pods (CNI) --> attachments ----------+-> reconcile --View--+
+//!                                       |   +-> publish -----> Kubernetes API
+//!  the kernel, the devices -- observe --+
+//!                   ^                   |
+//!                   +------ steps ------+
+//! ```
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`config`] | flags |
+//! | [`reconcile`] | the one loop: see, plan, apply |
+//! | [`view`] | what a pass saw, wanted and did |
+//! | [`devices`] | WireGuard devices, of the kernel or userspace |
+//! | [`attachments`] | which pods hold which addresses, on disk |
+//! | [`pods`], [`cni_server`], [`cni_conf`] | attaching pods, the socket it is asked on, and how the runtime learns of it |
+//! | [`boot_guard`] | the guard a node boots with |
+//! | [`publish`] | the node's annotation and the Mesh's status |
+//! | [`ready`], [`status`], [`metrics`] | what an operator sees |
+//! | [`run()`] | all of it put together, and its end |
+
+pub mod attachments;
+pub mod boot_guard;
+pub mod cni_conf;
+pub mod cni_server;
+pub mod config;
+pub mod devices;
+pub mod metrics;
+pub mod pods;
+pub mod publish;
+pub mod ready;
+pub mod reconcile;
+pub mod run;
+pub mod status;
+pub mod view;
+
+pub use run::run;
+
+/// The command line, for help and the reference documentation.
+pub fn command() -> clap::Command {
+    <config::Cli as clap::CommandFactory>::command()
+}

@@ -1,0 +1,314 @@
+//! Attaching and detaching pods: what a CNI request does.
+//!
+//! An address is recorded on disk, the veth is made, and the main loop is asked for a pass that routes to it and opens
+//! the guard for it. Only then the runtime gets its answer. What fails half way is undone.
+
+mod result;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use warren_cni_wire::{AddResult, AttachmentId, ErrorCode, NetnsPath, PodRef};
+use warren_ipam::Owner;
+use warren_kernel::Kernel;
+use warren_kernel::veth::{self, PodLink, VethError};
+use warren_model::NodeName;
+use warren_plan::Mac;
+
+use crate::attachments::{AddError, Record, SharedAttachments, StoreError};
+use crate::reconcile::ReconcileHandle;
+use crate::view::View;
+
+/// Attaches and detaches the pods of this node.
+#[derive(Debug, Clone)]
+pub struct Pods {
+    node: NodeName,
+    kernel: Arc<Kernel>,
+    attachments: SharedAttachments,
+    reconcile: ReconcileHandle,
+}
+
+impl Pods {
+    /// For this node.
+    pub fn new(
+        node: NodeName,
+        kernel: Arc<Kernel>,
+        attachments: SharedAttachments,
+        reconcile: ReconcileHandle,
+    ) -> Self {
+        Self {
+            node,
+            kernel,
+            attachments,
+            reconcile,
+        }
+    }
+
+    /// Attaches a pod. The same attachment again, if it is as it was made, gets the same answer.
+    pub async fn add(
+        &self,
+        id: &AttachmentId,
+        netns: &NetnsPath,
+        pod: Option<&PodRef>,
+    ) -> Result<AddResult, PodError> {
+        let owner = owner(id);
+        let _busy = self.attachments.begin(&owner).ok_or(PodError::Busy)?;
+        let view = self.view()?;
+        let link = self.pod_link(&owner, id, netns, &view);
+        if self.attachments.get(&owner).is_some() {
+            if let Ok(result) = self.verify(&owner, link.clone()).await {
+                return Ok(result);
+            }
+            self.take_down(&owner).await?;
+        }
+        let record = Record {
+            interface: link.host_name.clone(),
+            mac: link.mac.0,
+            netns: netns.to_string(),
+            pod: pod.map(ToString::to_string),
+        };
+        let addresses = self
+            .attachments
+            .add(&owner, record, &view.pool(self.node.as_str()))?;
+        let link = PodLink { addresses, ..link };
+        match self.connect(&link).await {
+            Ok(()) => Ok(result::of(&link)),
+            Err(error) => {
+                if let Err(undo) = self.take_down(&owner).await {
+                    tracing::warn!(%owner, error = format!("{undo:#}"), "cannot undo a failed ADD; a later pass will");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Detaches a pod. What is not there, or not any more, is no error.
+    pub async fn del(&self, id: &AttachmentId) -> Result<(), PodError> {
+        let owner = owner(id);
+        let _busy = self.attachments.begin(&owner).ok_or(PodError::Busy)?;
+        self.take_down(&owner).await
+    }
+
+    /// Looks whether an attachment is as it was made.
+    pub async fn check(&self, id: &AttachmentId, netns: &NetnsPath) -> Result<AddResult, PodError> {
+        let owner = owner(id);
+        let _busy = self.attachments.begin(&owner).ok_or(PodError::Busy)?;
+        let view = self.view()?;
+        self.verify(&owner, self.pod_link(&owner, id, netns, &view)).await
+    }
+
+    /// Detaches everything that is not listed.
+    pub async fn gc(&self, valid: &[AttachmentId]) -> Result<(), PodError> {
+        let valid: Vec<Owner> = valid.iter().map(owner).collect();
+        for stale in self
+            .attachments
+            .owners()
+            .into_iter()
+            .filter(|owner| !valid.contains(owner))
+        {
+            let _busy = self.attachments.begin(&stale).ok_or(PodError::Busy)?;
+            tracing::info!(owner = %stale, "detaching what the runtime no longer knows");
+            self.take_down(&stale).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether ADD can be served.
+    pub fn ready(&self) -> Result<(), PodError> {
+        let view = self.view()?;
+        if view.pool(self.node.as_str()).cidrs().is_empty() {
+            Err(PodError::NoPodCidr)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn view(&self) -> Result<Arc<View>, PodError> {
+        let view = self.reconcile.last();
+        if view.desired.is_some() {
+            Ok(view)
+        } else {
+            Err(PodError::NotInSync)
+        }
+    }
+
+    fn pod_link(&self, owner: &Owner, id: &AttachmentId, netns: &NetnsPath, view: &View) -> PodLink {
+        PodLink {
+            host_name: host_interface(owner),
+            netns: netns.as_path().to_owned(),
+            if_name: id.if_name.to_string(),
+            mac: pod_mac(owner),
+            mtu: view
+                .desired
+                .as_ref()
+                .map_or(warren_plan::mtu::DEFAULT_UNDERLAY, |desired| desired.pod_mtu),
+            addresses: Vec::new(),
+        }
+    }
+
+    async fn connect(&self, link: &PodLink) -> Result<(), PodError> {
+        veth::create(&self.kernel, link).await?;
+        let view = self.reconcile.pass().await.ok_or(PodError::Stopping)?;
+        if let Some(error) = &view.error {
+            return Err(PodError::Pass { error: error.clone() });
+        }
+        if let Some(failure) = view.failure_of(&link.host_name) {
+            return Err(PodError::Step {
+                action: failure.step.action.to_string(),
+                error: failure.error.clone(),
+            });
+        }
+        if view.is_open(&link.host_name) {
+            Ok(())
+        } else {
+            Err(PodError::NotInSync)
+        }
+    }
+
+    async fn verify(&self, owner: &Owner, link: PodLink) -> Result<AddResult, PodError> {
+        let (record, addresses) = self.attachments.get(owner).ok_or(PodError::Unknown)?;
+        let netns = link.netns.display().to_string();
+        if record.netns != netns {
+            let difference = format!("it was made in {}, not in {netns}", record.netns);
+            return Err(PodError::Differs {
+                differences: vec![difference],
+            });
+        }
+        let link = PodLink { addresses, ..link };
+        let differences = veth::check(&self.kernel, &link).await?;
+        if differences.is_empty() {
+            Ok(result::of(&link))
+        } else {
+            Err(PodError::Differs {
+                differences: differences.iter().map(ToString::to_string).collect(),
+            })
+        }
+    }
+
+    /// The veth first, then the address: freed while the veth stands it could be given to another pod.
+    async fn take_down(&self, owner: &Owner) -> Result<(), PodError> {
+        veth::delete(&self.kernel, &host_interface(owner)).await?;
+        self.attachments.remove(owner)?;
+        // Routes and neighbours have gone with the veth; the guard forgets it in this pass or in a later one.
+        self.reconcile.pass().await.ok_or(PodError::Stopping)?;
+        Ok(())
+    }
+}
+
+fn owner(id: &AttachmentId) -> Owner {
+    Owner {
+        container_id: id.container_id.to_string(),
+        if_name: id.if_name.to_string(),
+    }
+}
+
+/// The host side of an attachment's veth: `wrn` and 12 hexadecimal digits of a hash.
+pub fn host_interface(owner: &Owner) -> String {
+    format!("{}{:012x}", warren_plan::state::VETH_PREFIX, hash(owner) >> 16)
+}
+
+/// The MAC of an attachment's pod side: locally administered, the rest of the hash.
+fn pod_mac(owner: &Owner) -> Mac {
+    let [a, b, c, d, e, f, ..] = hash(owner).rotate_left(24).to_be_bytes();
+    Mac([a & 0xfc | 0x02, b, c, d, e, f])
+}
+
+/// FNV-1a, 64 bits, with a final mix so that all its bits depend on all of the text.
+fn hash(owner: &Owner) -> u64 {
+    let text = owner.to_string();
+    let fnv = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}
+
+/// A request that was not carried out. Nothing half done is left, or a later pass removes it.
+#[derive(Debug, Error)]
+pub enum PodError {
+    /// The watches have not listed everything yet.
+    #[error("the agent has not read the cluster yet: see its /readyz")]
+    NotInSync,
+    /// The node has no pod CIDR.
+    #[error(
+        "this node has no pod CIDR yet: let the controller manager allocate them, or see the agent's refusals"
+    )]
+    NoPodCidr,
+    /// Another request for the same attachment is under way.
+    #[error("another request for this attachment is under way")]
+    Busy,
+    /// The agent ends.
+    #[error("the agent is stopping")]
+    Stopping,
+    /// There is no such attachment.
+    #[error("there is no such attachment")]
+    Unknown,
+    /// The attachment is not as it was made.
+    #[error("the attachment is not as it was made: {}", differences.join("; "))]
+    Differs {
+        /// What differs.
+        differences: Vec<String>,
+    },
+    /// No address, or it could not be recorded.
+    #[error(transparent)]
+    Record(#[from] AddError),
+    /// The record could not be changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The veth.
+    #[error(transparent)]
+    Veth(#[from] VethError),
+    /// The pass failed.
+    #[error("the node's state cannot be read: {error}")]
+    Pass {
+        /// Why.
+        error: String,
+    },
+    /// A step that the pod depends on failed.
+    #[error("{action} failed: {error}")]
+    Step {
+        /// The step.
+        action: String,
+        /// Why.
+        error: String,
+    },
+}
+
+impl PodError {
+    /// The code a runtime is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotInSync | Self::NoPodCidr | Self::Busy | Self::Stopping => ErrorCode::TRY_AGAIN_LATER,
+            Self::Unknown => ErrorCode::UNKNOWN_CONTAINER,
+            Self::Differs { .. } => ErrorCode::ATTACHMENT_DIFFERS,
+            Self::Record(AddError::Allocate(_)) => ErrorCode::ADDRESSES_EXHAUSTED,
+            Self::Record(AddError::Store(_)) | Self::Store(_) => ErrorCode::IO_FAILURE,
+            Self::Veth(_) | Self::Pass { .. } | Self::Step { .. } => ErrorCode::AGENT_FAILURE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn interface_names_fit_the_kernel_and_tell_attachments_apart() {
+        let owners = (0..2000).map(|n| Owner {
+            container_id: format!("{n:064x}"),
+            if_name: "eth0".to_owned(),
+        });
+        let names: BTreeSet<(String, Mac)> = owners
+            .map(|owner| (host_interface(&owner), pod_mac(&owner)))
+            .collect();
+        assert_eq!(names.len(), 2000);
+        assert!(
+            names
+                .iter()
+                .all(|(name, _)| name.len() == 15 && name.starts_with("wrn"))
+        );
+        assert!(names.iter().all(|(_, mac)| mac.0[0] & 0x03 == 0x02));
+    }
+}

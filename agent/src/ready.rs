@@ -1,0 +1,140 @@
+//! Whether the node can take pods: what each pass means for readiness, and the CNI configuration that follows from it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use warren_model::{Encryption, NodeName};
+use warren_telemetry::{Drain, Gate, Readiness};
+
+use crate::cni_conf;
+use crate::config::Config;
+use crate::devices::Devices;
+use crate::metrics::MeshMetrics;
+use crate::status::status;
+use crate::view::View;
+
+/// What must hold before pods may be attached.
+#[derive(Debug)]
+struct Gates {
+    watches: Gate,
+    guard: Gate,
+    lanes: Gate,
+    pod_cidrs: Gate,
+}
+
+/// Follows the passes of the main loop.
+#[derive(Debug)]
+pub struct Follower {
+    node: NodeName,
+    config: Config,
+    devices: Arc<Devices>,
+    metrics: MeshMetrics,
+    readiness: Readiness,
+    gates: Gates,
+}
+
+impl Follower {
+    /// Makes the gates, closed.
+    pub fn new(
+        node: NodeName,
+        config: Config,
+        devices: Arc<Devices>,
+        metrics: MeshMetrics,
+        readiness: Readiness,
+    ) -> Self {
+        let gates = Gates {
+            watches: readiness.gate("watches-in-sync"),
+            guard: readiness.gate("guard-in-force"),
+            lanes: readiness.gate("lanes-up"),
+            pod_cidrs: readiness.gate("pod-cidrs-known"),
+        };
+        Self {
+            node,
+            config,
+            devices,
+            metrics,
+            readiness,
+            gates,
+        }
+    }
+
+    /// Follows until the drain is signalled.
+    pub async fn run(self, mut views: watch::Receiver<Arc<View>>, drain: Drain) {
+        let mut written = false;
+        loop {
+            let view = Arc::clone(&views.borrow_and_update());
+            self.judge(&view);
+            let ready = self.readiness.report().is_ok();
+            if let Some(status) = status(&self.node, ready, &self.devices, &view) {
+                self.metrics.show(&status);
+            }
+            if ready {
+                written = self.write_conf(written);
+            }
+            tokio::select! {
+                () = drain.drained() => return,
+                changed = views.changed() => if changed.is_err() { return },
+                // Publishing opens its gate on its own time, and a configuration that could not be written is tried again.
+                () = tokio::time::sleep(std::time::Duration::from_millis(250)), if !ready || !written => {}
+            }
+        }
+    }
+
+    fn judge(&self, view: &View) {
+        let gates = &self.gates;
+        let Some(desired) = &view.desired else { return };
+        gates.watches.open();
+        match view
+            .failures
+            .iter()
+            .find(|failure| matches!(failure.step.action, warren_plan::Action::InstallGuard(_)))
+        {
+            None => gates.guard.open(),
+            Some(failure) => gates.guard.close(failure.error.clone()),
+        }
+        let encrypts = view.snapshot.mesh.encryption == Encryption::Wireguard;
+        let down = desired.lanes.keys().find(|lane| {
+            view.observed
+                .links
+                .get(lane.interface())
+                .is_none_or(|link| !link.up)
+        });
+        match down {
+            Some(lane) => gates.lanes.close(
+                view.first_error()
+                    .unwrap_or_else(|| format!("{lane} is not up yet")),
+            ),
+            None if encrypts && !self.devices.available() => gates.lanes.close(self.devices.reason()),
+            None => gates.lanes.open(),
+        }
+        if view.pool(self.node.as_str()).cidrs().is_empty() {
+            let reason = format!(
+                "Node/{} has no usable spec.podCIDRs: see the refusals in /status",
+                self.node
+            );
+            gates.pod_cidrs.close(reason);
+        } else {
+            gates.pod_cidrs.open();
+        }
+    }
+
+    fn write_conf(&self, written: bool) -> bool {
+        match tokio::task::block_in_place(|| cni_conf::install_conf(&self.config)) {
+            Ok(changed) => {
+                if changed {
+                    tracing::info!(dir = %self.config.cni_conf_dir.display(), "ready; wrote the CNI configuration");
+                }
+                true
+            }
+            Err(error) => {
+                if written {
+                    tracing::warn!(
+                        error = format!("{:#}", anyhow::Error::from(error)),
+                        "cannot write the CNI configuration"
+                    );
+                }
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The one loop that changes the kernel: see how things are, plan how they should be, apply the difference.
+//!
+//! It runs when the cluster changes, when the kernel says that something changed, when a pod is attached or detached,
+//! and now and then without a reason. It remembers nothing between passes that it could not see again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use warren_cluster::Snapshot;
+use warren_ipam::Owner;
+use warren_kernel::{Kernel, sysctl};
+use warren_keymgr::KeyStore;
+use warren_model::status::{DropCount, PlanReport, PlannedStep};
+use warren_model::{Epoch, NodeName, PathKind, Refusal};
+use warren_plan::{Action, Cluster, LinkKind, Local, Step, compute, diff};
+use warren_telemetry::{Drain, Heartbeat};
+
+use crate::attachments::SharedAttachments;
+use crate::boot_guard::BootGuard;
+use crate::devices::Devices;
+use crate::metrics::PassMetrics;
+use crate::view::{Failure, View};
+
+/// The time between two passes that nothing asked for.
+const RESYNC: Duration = Duration::from_secs(10);
+/// The pause before a failed pass is repeated, doubled each time up to [`RESYNC`].
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// How long events of the kernel are gathered before a pass: one act there makes several.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// What the loop needs.
+pub struct Parts {
+    /// This node.
+    pub node: NodeName,
+    /// Links, routes and the like.
+    pub kernel: Arc<Kernel>,
+    /// WireGuard devices.
+    pub devices: Arc<Devices>,
+    /// This node's keys.
+    pub keys: KeyStore,
+    /// The pods attached.
+    pub attachments: SharedAttachments,
+    /// The cluster.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// The guard kept for the next boot.
+    pub boot_guard: BootGuard,
+    /// What the loop counts.
+    pub metrics: PassMetrics,
+}
+
+/// A way to ask the loop for something.
+#[derive(Debug, Clone)]
+pub struct ReconcileHandle {
+    requests: mpsc::UnboundedSender<Request>,
+    views: watch::Receiver<Arc<View>>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Pass(oneshot::Sender<Arc<View>>),
+    Look(oneshot::Sender<Arc<View>>),
+}
+
+impl ReconcileHandle {
+    /// Waits for a pass that began after this call; `None` if the loop has ended.
+    pub async fn pass(&self) -> Option<Arc<View>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Pass(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// What a pass would see and do now, without doing it; `None` if the loop has ended.
+    pub async fn look(&self) -> Option<Arc<View>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Look(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// What the last pass saw and did.
+    pub fn last(&self) -> Arc<View> {
+        Arc::clone(&self.views.borrow())
+    }
+
+    /// Each pass's outcome; outcomes may be skipped, the last one never is.
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.views.clone()
+    }
+}
+
+/// The loop, ready to run.
+pub struct Reconciler {
+    parts: Parts,
+    requests: mpsc::UnboundedReceiver<Request>,
+    views: watch::Sender<Arc<View>>,
+    pass: u64,
+}
+
+impl Reconciler {
+    /// The loop and the way to ask it.
+    pub fn new(parts: Parts) -> (Self, ReconcileHandle) {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let (views, view) = watch::channel(Arc::new(View::default()));
+        (
+            Self {
+                parts,
+                requests: receiver,
+                views,
+                pass: 0,
+            },
+            ReconcileHandle {
+                requests,
+                views: view,
+            },
+        )
+    }
+
+    /// Runs until the drain is signalled. What is in the kernel then stays there: it carries the pods' traffic.
+    pub async fn run(
+        mut self,
+        mut events: impl Stream<Item = ()> + Unpin,
+        drain: Drain,
+        heartbeat: Heartbeat,
+    ) {
+        let mut retry = FIRST_RETRY;
+        let mut next = Instant::now();
+        loop {
+            let mut waiting = Vec::new();
+            tokio::select! {
+                () = drain.drained() => return,
+                Ok(()) = self.parts.snapshots.changed() => {}
+                Some(request) = self.requests.recv() => waiting.push(request),
+                Some(()) = events.next() => tokio::time::sleep(GATHER).await,
+                () = sleep_until(next) => {}
+            }
+            while let Ok(request) = self.requests.try_recv() {
+                waiting.push(request);
+            }
+            heartbeat.beat();
+            let look_only = !waiting.is_empty() && waiting.iter().all(|r| matches!(r, Request::Look(_)));
+            if look_only {
+                let view = Arc::new(self.look(&mut Vec::new()).await);
+                answer(waiting, &view);
+                continue;
+            }
+            let view = Arc::new(self.pass().await);
+            let failed = view.first_error().is_some();
+            self.views.send_replace(Arc::clone(&view));
+            answer(waiting, &view);
+            next = Instant::now() + if failed { retry } else { RESYNC };
+            retry = if failed {
+                (retry * 2).min(RESYNC)
+            } else {
+                FIRST_RETRY
+            };
+        }
+    }
+
+    async fn pass(&mut self) -> View {
+        self.pass += 1;
+        let started = Instant::now();
+        let mut leaked = Vec::new();
+        let mut view = self.look(&mut leaked).await;
+        if view.error.is_none() {
+            self.release(&leaked);
+            view.failures = self.apply(&view.steps).await;
+            if let Some(desired) = view.desired.as_ref().filter(|_| view.failures.is_empty()) {
+                self.parts.boot_guard.remember(&desired.guard);
+            }
+        }
+        if let Some(error) = &view.error {
+            tracing::warn!(pass = self.pass, error, "the pass failed and will be repeated");
+        }
+        self.parts.metrics.observe(&view, started.elapsed());
+        view
+    }
+
+    /// Everything of a pass that changes nothing but the key store.
+    async fn look(&mut self, leaked: &mut Vec<Owner>) -> View {
+        let snapshot = Arc::clone(&self.parts.snapshots.borrow_and_update());
+        let mut view = View {
+            pass: self.pass,
+            snapshot,
+            ..View::default()
+        };
+        if !view.snapshot.is_synced() {
+            return view;
+        }
+        if let Err(error) = self.fill(&mut view, leaked).await {
+            view.error = Some(format!("{error:#}"));
+        }
+        view
+    }
+
+    async fn fill(&mut self, view: &mut View, leaked: &mut Vec<Owner>) -> anyhow::Result<()> {
+        let parts = &mut self.parts;
+        if parts.devices.available() && parts.keys.public_keys().is_empty() {
+            parts.keys.ensure(first_epoch(&view.snapshot, &parts.node))?;
+        }
+        let mut cluster = Cluster {
+            nodes: view.snapshot.nodes.clone(),
+            mesh: view.snapshot.mesh.clone(),
+            refusals: view.snapshot.refusals.clone(),
+        };
+        refuse_rotation(&parts.keys, &mut cluster);
+        // The kernel first, the attachments after: a veth that is seen here has its attachment recorded by then.
+        view.observed = parts.kernel.observe(&[]).await?;
+        parts.devices.observe(&mut view.observed).await?;
+        let local = Local {
+            node: parts.node.clone(),
+            keys: parts.keys.public_keys().into_iter().collect(),
+            can: can(&parts.devices),
+            attachments: parts.attachments.present(&view.observed, leaked),
+            underlay: parts.kernel.underlay().await?,
+        };
+        let desired = compute(&cluster, &local);
+        // Only now it is known which are asked for. One that is not there yet belongs to an interface that is not either.
+        let values = desired
+            .sysctls
+            .keys()
+            .filter_map(|key| Some((key.clone(), sysctl::read(key).ok()?)));
+        view.observed.sysctls = values.collect();
+        view.steps = diff(&desired, &view.observed);
+        view.desired = Some(desired);
+        let drops = parts.kernel.guard_counters().await.unwrap_or_default();
+        view.drops = drops
+            .into_iter()
+            .map(|drop| DropCount {
+                reason: drop.reason,
+                packets: drop.packets,
+                bytes: drop.bytes,
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// Applies the steps in order. A step that fails does not stop those that come after it, with one exception: without
+    /// its guard the node changes nothing.
+    async fn apply(&self, steps: &[Step]) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        for step in steps {
+            match self.apply_one(&step.action).await {
+                Ok(()) => tracing::info!(action = %step.action, reason = step.reason, "applied"),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(action = %step.action, error, "step failed and will be repeated");
+                    failures.push(Failure {
+                        step: step.clone(),
+                        error,
+                    });
+                    if matches!(step.action, Action::InstallGuard(_)) {
+                        break;
+                    }
+                }
+            }
+        }
+        failures
+    }
+
+    async fn apply_one(&self, action: &Action) -> anyhow::Result<()> {
+        let parts = &self.parts;
+        match action {
+            Action::CreateLane(lane, mtu) => {
+                parts.devices.create(*lane, *mtu).await?;
+                parts
+                    .kernel
+                    .apply(&Action::SetMtu(lane.interface().to_owned(), *mtu))
+                    .await?;
+            }
+            Action::ConfigureLane(lane, change) => {
+                parts.devices.configure(*lane, change, &parts.keys).await?
+            }
+            Action::RemoveLink(_, LinkKind::Lane(lane)) => parts.devices.remove(*lane).await?,
+            other => parts.kernel.apply(other).await?,
+        }
+        Ok(())
+    }
+
+    fn release(&self, leaked: &[Owner]) {
+        if leaked.is_empty() {
+            return;
+        }
+        let owners: Vec<String> = leaked.iter().map(ToString::to_string).collect();
+        match self.parts.attachments.release(leaked) {
+            Ok(()) => tracing::info!(?owners, "freed the addresses of pods that are gone"),
+            Err(error) => tracing::warn!(?owners, error = format!("{error:#}"), "cannot free addresses"),
+        }
+    }
+}
+
+fn answer(waiting: Vec<Request>, view: &Arc<View>) {
+    for request in waiting {
+        let (Request::Pass(reply) | Request::Look(reply)) = request;
+        // Whoever asked may have given up.
+        let _ = reply.send(Arc::clone(view));
+    }
+}
+
+/// The epoch of a node's first key: the one its peers live in, else the Mesh's.
+fn first_epoch(snapshot: &Snapshot, own: &NodeName) -> Epoch {
+    let peers = snapshot.nodes.values().filter(|node| node.name != *own);
+    let settled = peers
+        .filter_map(|peer| peer.announcement.as_ref()?.as_ref().ok())
+        .map(|it| it.settled);
+    settled.max().unwrap_or(snapshot.mesh.keys.epoch)
+}
+
+/// This release makes the first epoch's keys and does not yet rotate them: a later epoch is refused by name rather than
+/// half done.
+fn refuse_rotation(keys: &KeyStore, cluster: &mut Cluster) {
+    let Some(newest) = keys.public_keys().into_iter().map(|(epoch, _)| epoch).max() else {
+        return;
+    };
+    if cluster.mesh.keys.epoch > newest {
+        cluster.refusals.push(Refusal::new(
+            "Mesh/default",
+            "rotation-not-available",
+            format!(
+                "spec.keys.epoch is {}, this node's key is of epoch {newest}, and this release does not rotate keys: \
+                 set it back to {newest}",
+                cluster.mesh.keys.epoch
+            ),
+        ));
+        cluster.mesh.keys.epoch = newest;
+    }
+}
+
+fn can(devices: &Devices) -> BTreeSet<PathKind> {
+    let mut can = BTreeSet::from([PathKind::Vxlan]);
+    if devices.available() {
+        can.insert(PathKind::Wireguard);
+    }
+    can
+}
+
+/// What `warren plan` prints.
+pub fn plan_report(node: &NodeName, view: &View) -> PlanReport {
+    let step = |step: &Step| PlannedStep {
+        action: step.action.to_string(),
+        reason: step.reason.clone(),
+    };
+    PlanReport {
+        node: node.clone(),
+        steps: view.steps.iter().map(step).collect(),
+        refusals: view
+            .desired
+            .as_ref()
+            .map(|desired| desired.refusals.clone())
+            .unwrap_or_default(),
+    }
+}

@@ -1,0 +1,237 @@
+//! The agent put together: start, run, end.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::task::JoinSet;
+use warren_cluster::client::ClientConfig;
+use warren_cluster::watch::Watches;
+use warren_kernel::{Kernel, KernelConfig};
+use warren_keymgr::KeyStore;
+use warren_model::NodeName;
+use warren_telemetry::{
+    AdminConfig, AdminServer, Drain, DrainSignal, Liveness, PrivateSocket, Readiness, Registry,
+    shutdown_signal,
+};
+
+use crate::attachments::{AttachmentStore, SharedAttachments};
+use crate::boot_guard::BootGuard;
+use crate::cni_conf::{self, CniConfError};
+use crate::cni_server;
+use crate::config::Config;
+use crate::devices::Devices;
+use crate::metrics::Metrics;
+use crate::pods::Pods;
+use crate::publish::Publishing;
+use crate::ready::Follower;
+use crate::reconcile::{Parts, ReconcileHandle, Reconciler, plan_report};
+use crate::status::status;
+
+/// A turn of the main loop that takes longer than this is stuck.
+const STUCK: Duration = Duration::from_secs(180);
+/// How long CNI requests in flight may take once the end has begun.
+const LAST_REQUESTS: Duration = Duration::from_secs(20);
+
+/// Runs the agent until SIGTERM or SIGINT. Devices, routes, guard and CNI configuration stay: they carry the pods'
+/// traffic and keep it from leaving in the clear while no agent runs.
+pub async fn run(config: Config) -> Result<()> {
+    let shutdown = shutdown_signal().context("cannot catch signals")?;
+    let node = node_name(&config)?;
+    tracing::info!(%node, version = env!("CARGO_PKG_VERSION"), "starting");
+    make_dir(&config.state_dir, 0o700)?;
+    make_dir(&config.run_dir, 0o755)?;
+
+    let kernel_config = KernelConfig {
+        state_dir: config.state_dir.clone(),
+        ..KernelConfig::default()
+    };
+    let kernel = Arc::new(Kernel::new(kernel_config).context("cannot talk to the kernel: run as root")?);
+    let kernel_events = kernel.events().context("cannot watch the kernel")?;
+    let boot_guard = BootGuard::open(config.state_dir.join("guard.json"));
+    if boot_guard
+        .install_if_absent(&kernel)
+        .await
+        .context("cannot install the guard")?
+    {
+        tracing::info!(
+            "the guard was not there; it is in force now, closed to all pods until they are found"
+        );
+    }
+    let keys = KeyStore::open(&config.state_dir.join("keys"))?;
+    let attachments = AttachmentStore::open(config.state_dir.join("attachments.json"))?;
+    let attachments = SharedAttachments::new(attachments);
+    let devices = Arc::new(Devices::choose(config.wireguard, &kernel).await);
+    tracing::info!(
+        kind = devices.kind(),
+        reason = devices.reason(),
+        "WireGuard device"
+    );
+
+    let mut registry = Registry::new();
+    let metrics = Metrics::new(&mut registry);
+    let (liveness, readiness) = (Liveness::new(), Readiness::new());
+    let admin = AdminConfig {
+        addr: Some(config.admin_addr()),
+        unix: Some(config.admin_socket()),
+    };
+    let admin = admin
+        .build(Arc::new(registry), liveness.clone(), readiness.clone())
+        .await?;
+    let cni_socket = PrivateSocket::bind(&config.cni_socket())?;
+    install_plugin(&config.cni_bin_dir)?;
+
+    let credentials = ClientConfig::new(concat!("warren-agent/", env!("CARGO_PKG_VERSION")));
+    let reading = credentials.clone().with_kubeconfig(config.kubeconfig.clone());
+    let publish_with = config
+        .publish_kubeconfig
+        .clone()
+        .or_else(|| config.kubeconfig.clone());
+    let writing = credentials.with_kubeconfig(publish_with);
+    let mut watches = Watches::start(reading.build().await?, &node);
+
+    let (drain_signal, drain) = DrainSignal::new();
+    let (reconciler, handle) = Reconciler::new(Parts {
+        node: node.clone(),
+        kernel: Arc::clone(&kernel),
+        devices: Arc::clone(&devices),
+        keys,
+        attachments: attachments.clone(),
+        snapshots: watches.subscribe(),
+        boot_guard,
+        metrics: metrics.pass,
+    });
+    let follower = Follower::new(
+        node.clone(),
+        config.clone(),
+        Arc::clone(&devices),
+        metrics.mesh,
+        readiness.clone(),
+    );
+    let publishing = Publishing {
+        node: node.clone(),
+        credentials: writing,
+        published: readiness.gate("key-published"),
+    };
+    let pods = Pods::new(node.clone(), Arc::clone(&kernel), attachments, handle.clone());
+    let admin = routes(admin, &node, &config, &devices, &readiness, &handle);
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(reconciler.run(kernel_events, drain.clone(), liveness.watch("reconcile", STUCK)));
+    tasks.spawn(follower.run(handle.views(), drain.clone()));
+    tasks.spawn(publishing.run(handle.views(), drain.clone()));
+    tasks.spawn(cni_server::serve(cni_socket, pods, metrics.cni, drain.clone()));
+    let (admin_stop, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+    let admin = tokio::spawn(admin.serve(async {
+        // Dropping the sender stops it as well.
+        let _ = admin_stopped.await;
+    }));
+
+    let outcome = tokio::select! {
+        signal = shutdown => {
+            tracing::info!(signal, "stopping; the pods' traffic goes on");
+            Ok(())
+        }
+        ended = tasks.join_next() => Err(anyhow::anyhow!("a part of the agent has ended: {ended:?}")),
+        () = watches.ended() => Err(anyhow::anyhow!("a watch has ended: the agent must be restarted")),
+    };
+    stop(drain_signal, &drain, tasks).await;
+    drop(admin_stop);
+    admin.await.context("the admin server failed")?;
+    outcome
+}
+
+/// Ends the parts: requests in flight first, which still need the main loop.
+async fn stop(drain_signal: DrainSignal, drain: &Drain, mut tasks: JoinSet<()>) {
+    drain_signal.signal();
+    debug_assert!(drain.is_draining(), "it was just signalled");
+    if let Err(busy) = drain_signal.wait_idle(LAST_REQUESTS).await {
+        tracing::warn!(%busy, "ending all the same; what is half done is put right at the next start");
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+fn routes(
+    admin: AdminServer,
+    node: &NodeName,
+    config: &Config,
+    devices: &Arc<Devices>,
+    readiness: &Readiness,
+    handle: &ReconcileHandle,
+) -> AdminServer {
+    const NOT_IN_SYNC: &str = "the agent has not read the cluster yet: see /readyz";
+    let shown = config.clone();
+    let admin = admin.route("/config", move || {
+        let shown = serde_json::to_value(&shown).map_err(|error| error.to_string());
+        async move { shown }
+    });
+    let (of, to_ask) = (node.clone(), handle.clone());
+    let admin = admin.route("/plan", move || {
+        let (node, handle) = (of.clone(), to_ask.clone());
+        async move {
+            let view = handle.look().await.ok_or("the agent is stopping")?;
+            if view.desired.is_none() {
+                return Err(view.error.clone().unwrap_or_else(|| NOT_IN_SYNC.to_owned()));
+            }
+            serde_json::to_value(plan_report(&node, &view)).map_err(|error| error.to_string())
+        }
+    });
+    let (node, handle, devices, readiness) = (
+        node.clone(),
+        handle.clone(),
+        Arc::clone(devices),
+        readiness.clone(),
+    );
+    admin.route("/status", move || {
+        let (node, handle, devices) = (node.clone(), handle.clone(), Arc::clone(&devices));
+        let ready = readiness.report().is_ok();
+        async move {
+            let mut view = (*handle.look().await.ok_or("the agent is stopping")?).clone();
+            // A look does nothing, so it cannot fail at anything: what failed is what the last pass knows.
+            let last = handle.last();
+            view.failures.clone_from(&last.failures);
+            let status = status(&node, ready, &devices, &view);
+            let status =
+                status.ok_or_else(|| view.error.clone().unwrap_or_else(|| NOT_IN_SYNC.to_owned()))?;
+            serde_json::to_value(status).map_err(|error| error.to_string())
+        }
+    })
+}
+
+fn install_plugin(dir: &Path) -> Result<()> {
+    match cni_conf::install_plugin(dir) {
+        Ok(true) => tracing::info!(dir = %dir.display(), "installed the CNI plugin"),
+        Ok(false) => {}
+        // In a container an init container has installed it.
+        Err(CniConfError::NoPlugin) if dir.join(cni_conf::PLUGIN).is_file() => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+fn node_name(config: &Config) -> Result<NodeName> {
+    if let Some(name) = &config.node_name {
+        return Ok(name.clone());
+    }
+    let host = nix::unistd::gethostname().context("cannot read the host name")?;
+    let host = host.to_string_lossy().to_lowercase();
+    host.parse()
+        .context("the host name is no node name: set --node-name")
+}
+
+fn make_dir(dir: &Path, mode: u32) -> Result<()> {
+    let cannot = || format!("cannot make the folder {}", dir.display());
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(dir)
+        .with_context(cannot)?;
+    let found = fs::metadata(dir).with_context(cannot)?.permissions().mode() & 0o777;
+    if found & !mode != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode)).with_context(cannot)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! What the agent answers on `/status`.
+
+use std::collections::BTreeSet;
+
+use warren_model::status::{AgentStatus, LaneStatus, PeerStatus};
+use warren_model::{Encryption, Lane, Node, NodeName, PublicKey};
+use warren_plan::{Desired, PeerObserved};
+
+use crate::devices::Devices;
+use crate::view::View;
+
+/// The agent's view of its node and of all its peers. `None` until the watches are in sync.
+pub fn status(node: &NodeName, ready: bool, devices: &Devices, view: &View) -> Option<AgentStatus> {
+    let desired = view.desired.as_ref()?;
+    let own = view.snapshot.nodes.get(node);
+    let mesh = &view.snapshot.mesh;
+    let attached: BTreeSet<&str> = desired
+        .guard
+        .pods
+        .iter()
+        .map(|pod| pod.interface.as_str())
+        .collect();
+    let announcement = desired.announcement.as_ref();
+    Some(AgentStatus {
+        node: node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready,
+        encryption: mesh.encryption == Encryption::Wireguard,
+        epoch: mesh.keys.epoch,
+        settled: announcement.map_or(mesh.keys.epoch, |announcement| announcement.settled),
+        keys: announcement
+            .map(|announcement| announcement.keys.clone())
+            .unwrap_or_default(),
+        pod_cidrs: own.map(|own| own.pod_cidrs.clone()).unwrap_or_default(),
+        pods: attached.len(),
+        pod_mtu: desired.pod_mtu,
+        lanes: Lane::ALL
+            .into_iter()
+            .map(|lane| lane_status(lane, devices, desired, view))
+            .collect(),
+        peers: peers(view, desired),
+        drops: view.drops.clone(),
+        refusals: desired.refusals.clone(),
+        last_error: view.first_error(),
+    })
+}
+
+fn lane_status(lane: Lane, devices: &Devices, desired: &Desired, view: &View) -> LaneStatus {
+    let device = view.observed.lanes.get(&lane);
+    LaneStatus {
+        lane,
+        interface: lane.interface().to_owned(),
+        device: devices.kind().to_owned(),
+        reason: devices.reason().to_owned(),
+        up: device.is_some()
+            && view
+                .observed
+                .links
+                .get(lane.interface())
+                .is_some_and(|link| link.up),
+        public_key: device.and_then(|device| device.public_key),
+        port: desired.lanes.get(&lane).map_or(0, |lane| lane.port),
+    }
+}
+
+fn peers(view: &View, desired: &Desired) -> Vec<PeerStatus> {
+    let peer = |(name, plan): (&NodeName, &warren_plan::PeerPlan)| {
+        let node = view.snapshot.nodes.get(name);
+        let devices = node.map(|node| observed_of(view, node)).unwrap_or_default();
+        let sending = plan
+            .key
+            .and_then(|(_, key)| devices.iter().find(|(other, _)| *other == key));
+        let ages = devices.iter().filter_map(|(_, peer)| peer.handshake_age);
+        PeerStatus {
+            node: name.clone(),
+            path: plan.path,
+            reason: plan.reason.clone(),
+            public_key: plan.key.map(|(_, key)| key),
+            epoch: plan.key.map(|(epoch, _)| epoch),
+            endpoint: sending.and_then(|(_, peer)| peer.endpoint).or(plan.endpoint),
+            pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
+            internal_ips: node.map(|node| node.internal_ips.clone()).unwrap_or_default(),
+            handshake_age_seconds: ages.min().map(|age| age.as_secs()),
+            rx_bytes: devices.iter().map(|(_, peer)| peer.rx_bytes).sum(),
+            tx_bytes: devices.iter().map(|(_, peer)| peer.tx_bytes).sum(),
+        }
+    };
+    desired.peers.iter().map(peer).collect()
+}
+
+/// What the lanes say of a node, by each of its keys.
+fn observed_of<'a>(view: &'a View, node: &Node) -> Vec<(PublicKey, &'a PeerObserved)> {
+    let Some(Ok(announcement)) = &node.announcement else {
+        return Vec::new();
+    };
+    let of_key = |key: &warren_model::AnnouncedKey| {
+        let device = view.observed.lanes.get(&key.epoch.lane())?;
+        Some((key.public_key, device.peers.get(&key.public_key)?))
+    };
+    announcement.keys.iter().filter_map(of_key).collect()
+}

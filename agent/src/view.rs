@@ -1,0 +1,94 @@
+//! What the last pass saw, wanted and did: read by status, metrics, publishing and the CNI server.
+
+use std::sync::Arc;
+
+use warren_cluster::Snapshot;
+use warren_ipam::Pool;
+use warren_model::status::DropCount;
+use warren_plan::{Action, Desired, Observed, Step};
+
+/// The outcome of one pass of the main loop.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// How many passes there have been.
+    pub pass: u64,
+    /// The cluster the pass was made from.
+    pub snapshot: Arc<Snapshot>,
+    /// What the kernel said before the steps.
+    pub observed: Observed,
+    /// What should be; `None` until the watches are in sync.
+    pub desired: Option<Desired>,
+    /// The steps that were found necessary.
+    pub steps: Vec<Step>,
+    /// The steps that failed.
+    pub failures: Vec<Failure>,
+    /// Why the pass as a whole failed, if it did.
+    pub error: Option<String>,
+    /// What the guard has dropped since the node booted.
+    pub drops: Vec<DropCount>,
+}
+
+/// A step that failed, and why.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The step.
+    pub step: Step,
+    /// Why.
+    pub error: String,
+}
+
+impl View {
+    /// The first thing that went wrong, for people.
+    pub fn first_error(&self) -> Option<String> {
+        let of_step = || {
+            self.failures
+                .first()
+                .map(|failure| format!("{}: {}", failure.step.action, failure.error))
+        };
+        self.error.clone().or_else(of_step)
+    }
+
+    /// The addresses this node may give to pods: its pod CIDRs that no older node claims, in the Node's order.
+    pub fn pool(&self, node: &str) -> Pool {
+        let (Some(desired), Some(own)) = (&self.desired, self.snapshot.nodes.get(node)) else {
+            return Pool::default();
+        };
+        let accepted = own
+            .pod_cidrs
+            .iter()
+            .map(|cidr| cidr.net())
+            .filter(|net| desired.guard.local.contains(net));
+        // Accepted CIDRs never overlap, which is all that a pool asks for.
+        Pool::new(accepted).unwrap_or_default()
+    }
+
+    /// The steps of a pass that failed and that a pod on this interface depends on.
+    pub fn failure_of(&self, interface: &str) -> Option<&Failure> {
+        self.failures.iter().find(|failure| match &failure.step.action {
+            Action::InstallGuard(_) => true,
+            Action::SetMtu(link, _)
+            | Action::SetUp(link)
+            | Action::AddAddress(link, _)
+            | Action::SetNeighbour(link, ..) => link == interface,
+            Action::SetRoute(_, route) => route.device() == Some(interface),
+            Action::SetSysctl(key, _) => key.ends_with("forward") || key.ends_with("forwarding"),
+            Action::CreateLane(..)
+            | Action::CreateVxlan(..)
+            | Action::ConfigureLane(..)
+            | Action::SetFdb(..)
+            | Action::RemoveRoute(_)
+            | Action::RemoveFdb(_)
+            | Action::RemoveNeighbour(..)
+            | Action::RemoveAddress(..)
+            | Action::RemoveLink(..) => false,
+        })
+    }
+
+    /// Whether what a pod on this interface needs is wanted by the pass: its addresses are open in the guard.
+    pub fn is_open(&self, interface: &str) -> bool {
+        let Some(desired) = &self.desired else {
+            return false;
+        };
+        desired.guard.pods.iter().any(|pod| pod.interface == interface)
+    }
+}

@@ -228,7 +228,7 @@ where
         let mut absent_since = None;
         loop {
             let mut events = pin!(watcher(self.api.clone(), self.config.clone()));
-            while let Some(next) = self.or_recovered(events.next()).await {
+            while let Some(next) = self.or_recovered(events.next(), &mut backoff).await {
                 let error = match next {
                     Ok(event) => {
                         // `Init` only says that a list is about to be tried.
@@ -251,12 +251,13 @@ where
     }
 
     /// Waits for the next event and, meanwhile, for the watch to count as well again.
-    async fn or_recovered<T>(&self, next: impl Future<Output = T>) -> T {
+    async fn or_recovered<T>(&self, next: impl Future<Output = T>, backoff: &mut Backoff) -> T {
         let mut next = pin!(next);
         if self.shared.lock().health(self.kind).failing_since.is_some() {
             if let Ok(item) = tokio::time::timeout(RECOVERY, &mut next).await {
                 return item;
             }
+            backoff.reset();
             self.recovered();
         }
         next.await

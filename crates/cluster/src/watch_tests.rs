@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use warren_model::Encryption;
 
 use super::*;
+use crate::backoff::FIRST;
 use crate::fake_api::{FakeApi, MESHES, NODES, PODS, status};
 
 fn node(name: &str, cidr: &str, version: u32) -> Value {
@@ -286,6 +287,34 @@ async fn a_watch_that_no_longer_fails_counts_as_well_even_when_nothing_happens()
     // Two more silent watches, 25 s each, are longer than RECOVERY.
     bench.until_asked(5, |it| it.is_watch(NODES)).await;
     assert_eq!(bench.health(WatchKind::Nodes).failing_since, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_grow_with_failures_and_are_short_again_after_a_quiet_recovery() {
+    let api = FakeApi::default();
+    let mut bench = Bench::start(&api);
+    bench.until(Snapshot::is_synced).await;
+    bench.until_asked(1, |it| it.is_watch(NODES)).await;
+    for _ in 0..6 {
+        api.next_watch_answers(NODES, status(500, "InternalError"));
+    }
+    let before = Instant::now();
+    api.cut(NODES);
+    bench.until_asked(8, |it| it.is_watch(NODES)).await;
+    let growing: Duration = (0..6).map(|failures| FIRST / 2 * 2_u32.pow(failures)).sum();
+    assert!(
+        before.elapsed() >= growing,
+        "{:?} is less than {growing:?}",
+        before.elapsed()
+    );
+
+    bench.until_asked(10, |it| it.is_watch(NODES)).await;
+    assert_eq!(bench.health(WatchKind::Nodes).failing_since, None);
+    api.next_watch_answers(NODES, status(500, "InternalError"));
+    let before = Instant::now();
+    api.cut(NODES);
+    bench.until_asked(12, |it| it.is_watch(NODES)).await;
+    assert!(before.elapsed() <= FIRST, "waited {:?}", before.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

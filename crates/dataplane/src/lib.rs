@@ -13,6 +13,7 @@
 //! | [`drops`] | why packets were not carried |
 //! | [`uapi`] | the configuration protocol and its server |
 //! | [`process`] | becoming a daemon, ending cleanly |
+//! | [`client`] | starting, observing, changing and stopping a device from another process |
 
 #![expect(
     unsafe_code,
@@ -20,6 +21,7 @@
 )]
 
 mod allowed_ips;
+pub mod client;
 pub mod device;
 pub mod drops;
 mod noise;

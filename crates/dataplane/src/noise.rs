@@ -266,3 +266,6 @@ fn drop_reason(error: &WireGuardError) -> DropReason {
         | WireGuardError::LockFailed => DropReason::Malformed,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,7 @@ pub mod sysctl;
 pub mod underlay;
 pub mod uninstall;
 pub mod veth;
+pub mod wireguard;
 
 pub use guard::{DropCounter, GuardError};
 pub use kernel::{Kernel, KernelConfig, KernelError};
@@ -44,3 +45,4 @@ pub use netns::{Namespace, NamespaceError, in_namespace};
 pub use sysctl::SysctlError;
 pub use uninstall::Sweep;
 pub use veth::{Difference, PodLink, VethError};
+pub use wireguard::{KernelWireguard, WireguardError};

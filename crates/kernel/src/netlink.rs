@@ -21,10 +21,10 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 /// How long the kernel may take for one answer. It answers in microseconds; what takes this long was lost.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a dump is begun again before we give up: each time somebody else changed what was being dumped.
-const DUMP_ATTEMPTS: usize = 10;
+pub(crate) const DUMP_ATTEMPTS: usize = 10;
 
 /// A request that failed.
 #[derive(Debug, Error)]

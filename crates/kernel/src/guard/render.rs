@@ -185,8 +185,9 @@ fn chains(guard: &Guard) -> BTreeMap<&'static str, Chain> {
     ]);
     if !guard.masquerade.is_empty() {
         let make = " { type nat hook postrouting priority 100; policy accept; }";
+        // `masquerade` is a word of nft's own.
         chains.insert(
-            "masquerade",
+            "translate",
             Chain {
                 make,
                 rules: masquerade(),
@@ -297,4 +298,85 @@ fn both(rules: &mut Vec<String>, rule: impl Fn(&str, &str) -> String) {
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{line}");
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use warren_plan::OpenPod;
+
+    use super::*;
+
+    fn nets(texts: &[&str]) -> BTreeSet<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn guard() -> Guard {
+        let pod = |interface: &str, address: &str| OpenPod {
+            interface: interface.to_owned(),
+            address: address.parse().unwrap(),
+        };
+        Guard {
+            local: nets(&["10.244.1.0/24", "fd10:244:1::/64"]),
+            sealed: nets(&["10.244.0.0/16", "10.244.2.0/24", "10.244.3.0/24", "fd10:244::/48"]),
+            clear: BTreeMap::from([
+                ("10.244.8.0/24".parse().unwrap(), Carrier::Vxlan),
+                ("10.244.9.0/24".parse().unwrap(), Carrier::Direct),
+            ]),
+            pods: BTreeSet::from([pod("wrn0a", "10.244.1.5"), pod("wrn0a", "fd10:244:1::5")]),
+            masquerade: nets(&["10.244.1.0/24"]),
+            pod_networks: nets(&["10.244.0.0/16"]),
+        }
+    }
+
+    /// The text without the fingerprint, which is about the content and not about the rules.
+    fn text(guard: &Guard) -> String {
+        render(guard).replace(&format!("{:016x}", guard.fingerprint()), "FINGERPRINT")
+    }
+
+    #[test]
+    fn a_guard_with_everything_in_it() {
+        insta::assert_snapshot!(text(&guard()));
+    }
+
+    #[test]
+    fn an_empty_guard_still_closes_the_pods_veths() {
+        insta::assert_snapshot!(text(&Guard::default()));
+    }
+
+    #[test]
+    fn networks_inside_each_other_are_one_interval() {
+        let text = render(&guard());
+        assert!(
+            text.contains("add element inet warren sealed4 { 10.244.0.0/16 }"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_drops_counts_under_a_name_that_exists() {
+        let chains = chains(&guard());
+        let drops: Vec<&String> = chains
+            .values()
+            .flat_map(|chain| &chain.rules)
+            .filter(|rule| rule.ends_with(" drop"))
+            .collect();
+        let mut used = BTreeSet::new();
+        for rule in drops {
+            let (_, counter) = rule
+                .split_once("counter name ")
+                .unwrap_or_else(|| panic!("no counter: {rule}"));
+            used.insert(counter.strip_suffix(" drop").unwrap().to_owned());
+        }
+        assert_eq!(used, COUNTERS.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn the_description_fits_into_a_comment() {
+        // NFTNL_UDATA_COMMENT_MAXLEN
+        let chains = chains(&guard());
+        assert!(chains[FINGERPRINT_CHAIN].rules[0].len() - "return comment \"\"".len() <= 128);
+    }
 }

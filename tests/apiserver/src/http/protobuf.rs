@@ -194,10 +194,9 @@ fn read(slot: &mut Value, kind: Kind, item: Item<'_>) -> Option<()> {
             };
             let mut entry = message(bytes, &[(1, "key", Kind::Text), (2, "value", value)])?;
             let key = entry["key"].as_str().unwrap_or_default().to_owned();
-            slot[key] = match entry["value"].take() {
-                Value::Null => json!(""),
-                value => value,
-            };
+            // An empty value is not written at all.
+            let value = entry["value"].take();
+            slot[key] = if value.is_null() { json!("") } else { value };
         }
         Kind::Number | Kind::Flag => return None,
     }

@@ -21,7 +21,7 @@ use warren_dataplane::uapi::ConfigSocket;
 /// Makes the TUN interface and goes to the background once it answers on its configuration socket. It ends on SIGTERM
 /// or SIGINT, when the interface is deleted, or when the socket's file is removed.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "warren-wg", version)]
 struct Args {
     /// Stay in the foreground (also WG_PROCESS_FOREGROUND=1)
     #[arg(short, long)]
@@ -60,17 +60,19 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let foreground =
         args.foreground || std::env::var_os("WG_PROCESS_FOREGROUND").is_some_and(|value| value == "1");
     init_log(args)?;
+    // The daemon leaves the directory that a relative path would be relative to.
+    let run_dir = std::path::absolute(&args.run_dir).context("--run-dir")?;
     process::guard()?;
     let tun = match args.tun_fd {
         // SAFETY: the descriptor was handed to this process for this purpose, and nothing else here uses it.
         Some(fd) => unsafe { Tun::from_inherited(fd) }?,
         None => {
             // Asked first: an interface must not come and go because its name's socket is taken.
-            ConfigSocket::check_free(&args.run_dir, &args.interface)?;
+            ConfigSocket::check_free(&run_dir, &args.interface)?;
             Tun::create(&args.interface)?
         }
     };
-    let socket = ConfigSocket::bind(&args.run_dir, tun.name())?;
+    let socket = ConfigSocket::bind(&run_dir, tun.name())?;
     let (device, rebound) = Device::new(tun).context("cannot open UDP sockets for the device")?;
     if foreground {
         return Ok(process::run(device, rebound, socket, None)?);

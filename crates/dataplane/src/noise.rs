@@ -5,6 +5,7 @@
 //! device ([`Gate`]), and a session that the other side began counts only once it has proven that it holds the key
 //! ([`Received::confirmed`]), so that a replayed initiation neither moves an endpoint nor looks like a handshake.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,6 +27,9 @@ const HANDSHAKE_ROOM: usize = 148;
 
 /// Handshake messages a second that are answered without asking for a cookie first.
 const HANDSHAKES_PER_SECOND: u64 = 256;
+
+/// Sessions with one peer that exist at once.
+const SESSIONS: usize = 8;
 
 /// Length of the buffer that [`Tunnel`] writes its answers to.
 pub(crate) const BUFFER_LEN: usize = 65_535 + DATA_OVERHEAD + HANDSHAKE_ROOM;
@@ -112,8 +116,8 @@ impl Gate {
 /// The protocol's state towards one peer.
 pub(crate) struct Tunnel {
     tunn: Tunn,
-    /// Local index of the newest session that the peer began and has not yet used.
-    unconfirmed: Option<u32>,
+    /// Local indices of the sessions that the peer began and has not yet used, the newest last.
+    unconfirmed: VecDeque<u32>,
 }
 
 /// What came of a message that was authentic.
@@ -151,7 +155,7 @@ impl Tunnel {
         );
         Self {
             tunn,
-            unconfirmed: None,
+            unconfirmed: VecDeque::new(),
         }
     }
 
@@ -172,18 +176,15 @@ impl Tunnel {
         let confirmed = match kind {
             Kind::Initiation => {
                 if let Output::Send(response) = &output {
-                    self.unconfirmed = u32_at(response, 4);
+                    if self.unconfirmed.len() == SESSIONS {
+                        self.unconfirmed.pop_front();
+                    }
+                    self.unconfirmed.extend(u32_at(response, 4));
                 }
                 false
             }
             Kind::Response => true,
-            Kind::Data => {
-                let first = self.unconfirmed.is_some() && self.unconfirmed == u32_at(datagram, 4);
-                if first {
-                    self.unconfirmed = None;
-                }
-                first
-            }
+            Kind::Data => self.confirm(u32_at(datagram, 4)),
             Kind::Cookie => false,
         };
         Ok(Received {
@@ -191,6 +192,20 @@ impl Tunnel {
             fresh: matches!(kind, Kind::Response | Kind::Data),
             confirmed,
         })
+    }
+
+    /// Notes that the peer has used a session. Says whether that is news.
+    fn confirm(&mut self, index: Option<u32>) -> bool {
+        let Some(at) = self
+            .unconfirmed
+            .iter()
+            .position(|unconfirmed| Some(*unconfirmed) == index)
+        else {
+            return false;
+        };
+        // The peer has given up the ones before it.
+        self.unconfirmed.drain(..=at);
+        true
     }
 
     /// The next packet that waited for a session, encrypted. To be called after a handshake has completed until it

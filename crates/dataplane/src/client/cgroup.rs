@@ -13,6 +13,9 @@ pub(super) const ROOT: &str = "/sys/fs/cgroup";
 /// The parent of the devices' cgroups.
 const SLICE: &str = "warren.slice";
 
+/// How often a cgroup that is in use is tried to be removed.
+const ATTEMPTS: usize = 20;
+
 /// Makes the cgroup in each hierarchy and opens the files that a process joins it by. Hierarchies that refuse are left
 /// out.
 pub(super) fn make(root: &Path, interface: &str) -> Vec<File> {
@@ -22,13 +25,27 @@ pub(super) fn make(root: &Path, interface: &str) -> Vec<File> {
         .collect()
 }
 
-/// Removes the cgroup where no process is in it.
-pub(super) fn remove(root: &Path, interface: &str) {
+/// Removes the cgroup wherever no process is in it. One that is just ending is waited for a moment.
+pub(super) async fn remove(root: &Path, interface: &str) {
+    for _ in 0..ATTEMPTS {
+        if remove_now(root, interface) {
+            return;
+        }
+        tokio::time::sleep(super::LOOK_AGAIN).await;
+    }
+}
+
+/// Says whether it is gone everywhere.
+fn remove_now(root: &Path, interface: &str) -> bool {
+    let mut gone = true;
     for hierarchy in hierarchies(root) {
         let slice = hierarchy.join(SLICE);
         // A cgroup with processes or children refuses to go.
-        let _ = fs::remove_dir(cgroup(&slice, interface)).and_then(|()| fs::remove_dir(slice));
+        let removed = fs::remove_dir(cgroup(&slice, interface));
+        gone &= removed.is_ok() || !cgroup(&slice, interface).exists();
+        let _ = fs::remove_dir(slice);
     }
+    gone
 }
 
 /// The one hierarchy of cgroup v2, or one for each controller of v1 (kernel documentation, admin-guide/cgroup-v2 and
@@ -107,9 +124,9 @@ mod tests {
             // An ordinary directory has no cgroup.procs to open.
             assert!(make(root.path(), interface).is_empty());
         }
-        remove(root.path(), "warren0");
+        assert!(remove_now(root.path(), "warren0"));
         assert!(root.path().join("warren.slice/warren-wg-warren1").exists());
-        remove(root.path(), "warren1");
+        assert!(remove_now(root.path(), "warren1"));
         assert!(!root.path().join("warren.slice").exists());
     }
 }

@@ -131,7 +131,10 @@ impl Userspace {
         }
         let mut exchange = match connected {
             Ok(exchange) => exchange,
-            Err(ClientError::NotRunning { .. }) => return Ok(()),
+            Err(ClientError::NotRunning { .. }) => {
+                cgroup::remove(Path::new(cgroup::ROOT), interface).await;
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         // The device ends when its socket's file goes, and the connection ends with it.
@@ -145,7 +148,7 @@ impl Userspace {
         ended.await.map_err(|_| ClientError::StillThere {
             interface: interface.to_owned(),
         })?;
-        cgroup::remove(Path::new(cgroup::ROOT), interface);
+        cgroup::remove(Path::new(cgroup::ROOT), interface).await;
         Ok(())
     }
 }

@@ -15,6 +15,14 @@ const MESSAGE_LEN: usize = 2000;
 
 /// Runs the program, which goes to the background, and waits until it says that the device answers.
 pub(super) async fn spawn(devices: &Userspace, interface: &str) -> Result<(), ClientError> {
+    let result = try_spawn(devices, interface).await;
+    if result.is_err() {
+        cgroup::remove(Path::new(cgroup::ROOT), interface).await;
+    }
+    result
+}
+
+async fn try_spawn(devices: &Userspace, interface: &str) -> Result<(), ClientError> {
     let program = &devices.warren_wg;
     let mut command = Command::new(program);
     command.arg("--run-dir").arg(&devices.run_dir);

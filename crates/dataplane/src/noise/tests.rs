@@ -110,6 +110,23 @@ fn repeated_and_forged_messages_are_refused_by_name() {
 }
 
 #[test]
+fn the_session_that_is_used_is_confirmed_also_when_another_was_begun_after_it() {
+    let [mut a, mut b] = ends([None, None]);
+    let mut out = buffer();
+    let first = sent(a.tunnel.send(&packet(32), &mut out).unwrap());
+    let response = sent(b.tunnel.receive(&first, &mut out).unwrap().output);
+    // The initiator repeats itself before the response reaches it.
+    let second = a.tunnel.tunn.format_handshake_initiation(&mut out, true);
+    let TunnResult::WriteToNetwork(second) = second else {
+        panic!("no initiation")
+    };
+    let second = second.to_vec();
+    assert!(b.tunnel.receive(&second, &mut out).is_ok());
+    let keepalive = sent(a.tunnel.receive(&response, &mut out).unwrap().output);
+    assert!(b.tunnel.receive(&keepalive, &mut out).unwrap().confirmed);
+}
+
+#[test]
 fn preshared_keys_that_differ_make_no_session() {
     let [mut a, mut b] = ends([Some([3; 32]), None]);
     let mut out = buffer();

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::stat::{Mode, umask};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -61,7 +60,7 @@ pub enum SocketError {
 
 impl ConfigSocket {
     /// Binds `directory/INTERFACE.sock` for its owner only, making the directory if need be and replacing a socket
-    /// that a dead process has left. No thread may run yet: the process's umask is changed for a moment.
+    /// that a dead process has left.
     pub fn bind(directory: &Path, interface: &str) -> Result<Self, SocketError> {
         let path = directory.join(format!("{interface}.sock"));
         let refused = |source| SocketError::Listen {
@@ -74,20 +73,12 @@ impl ConfigSocket {
             .create(directory)
             .map_err(refused)?;
         Self::check_free(directory, interface)?;
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
-            _ => {}
-        }
-        let before = umask(Mode::from_bits_truncate(0o177));
-        let listener = UnixListener::bind(&path);
-        umask(before);
-        let listener = listener.map_err(refused)?;
-        let metadata = fs::symlink_metadata(&path).map_err(refused)?;
-        Ok(Self {
-            listener,
-            file: (metadata.dev(), metadata.ino()),
-            path,
-        })
+        // Made where nobody else can reach it, and moved into place once nobody else may use it.
+        let nursery = directory.join(format!(".{interface}.{}", std::process::id()));
+        let made = make(&nursery, &path);
+        let _ = fs::remove_dir_all(&nursery);
+        let (listener, file) = made.map_err(refused)?;
+        Ok(Self { listener, path, file })
     }
 
     /// Says whether [`ConfigSocket::bind`] would find the place taken.
@@ -127,6 +118,17 @@ impl Drop for ConfigSocket {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// A listening socket of mode 0600 that is made in `nursery` and moved to `path`, with its device and inode.
+fn make(nursery: &Path, path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
+    fs::DirBuilder::new().mode(0o700).create(nursery)?;
+    let made = nursery.join("sock");
+    let listener = UnixListener::bind(&made)?;
+    fs::set_permissions(&made, fs::Permissions::from_mode(0o600))?;
+    let metadata = fs::symlink_metadata(&made)?;
+    fs::rename(&made, path)?;
+    Ok((listener, (metadata.dev(), metadata.ino())))
 }
 
 fn accept(listener: &UnixListener, device: &Arc<Device>) {
@@ -279,6 +281,11 @@ mod tests {
         assert_eq!(fs::metadata(socket.path()).unwrap().mode() & 0o777, 0o600);
         let path = socket.path().to_owned();
         assert!(socket.is_in_place());
+        assert_eq!(
+            fs::read_dir(&run).unwrap().count(),
+            1,
+            "nothing else is left there"
+        );
         drop(socket);
         assert!(!path.exists());
     }

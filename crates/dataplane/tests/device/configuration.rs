@@ -147,6 +147,23 @@ fn a_port_in_use_is_refused_and_the_old_one_stays() {
 }
 
 #[test]
+fn datagrams_bear_the_mark_also_after_the_port_has_changed() {
+    let Some(mut network) = Network::new() else { return };
+    let (a, b) = (network.node(), network.node());
+    let (key_a, key_b) = (a.start_device(), b.start_device());
+    join((&a, &key_a), (&b, &key_b), "192.0.2.", "");
+    a.expect_ping("10.5.2.1");
+    a.sh("ip rule add fwmark 9 blackhole");
+    a.sh("wg set wg0 fwmark 9");
+    assert!(!a.pings("10.5.2.1"));
+    assert!(a.drops("send_failed") > 0);
+    a.sh("wg set wg0 listen-port 6002");
+    assert!(!a.pings("10.5.2.1"));
+    a.sh("wg set wg0 fwmark 0");
+    assert!(a.pings("10.5.2.1"));
+}
+
+#[test]
 fn a_malformed_or_unfinished_request_changes_nothing() {
     let Some(mut network) = Network::new() else { return };
     let (a, b) = (network.node(), network.node());

@@ -46,6 +46,7 @@ fn it_outlives_who_started_and_configured_it() {
     let stat = a.sh(&format!("cat /proc/$({DEVICES})/stat"));
     let fields: Vec<&str> = stat.split_whitespace().collect();
     assert_eq!(fields[3], "1", "process 1 has adopted it");
+    assert_eq!(fields[5], fields[0], "it leads a session of its own");
     assert_eq!(fields[6], "0", "it has no terminal");
 }
 
@@ -76,6 +77,25 @@ fn a_name_in_use_is_refused_and_a_dead_socket_is_not_in_the_way() {
         "a killed process leaves its socket behind"
     );
     node.start_device();
+}
+
+#[test]
+fn its_socket_may_be_elsewhere() {
+    let Some(mut network) = Network::new() else { return };
+    let node = network.node();
+    node.sh(&format!("cd /run && {WARREN_WG} --run-dir elsewhere wg0"));
+    assert!(node.path("/run/elsewhere/wg0.sock").exists());
+    // It leaves the directory it was started in, and goes on finding the file.
+    let pid = node.sh(DEVICES).trim().to_owned();
+    assert_eq!(node.sh(&format!("readlink /proc/{pid}/cwd")).trim(), "/");
+    let woken = || -> u64 {
+        let line = node.sh(&format!("grep ^voluntary /proc/{pid}/status"));
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let before = woken();
+    eventually("it has looked for the file some times", || woken() > before + 3);
+    node.sh("rm /run/elsewhere/wg0.sock");
+    expect_ended(&node);
 }
 
 #[test]

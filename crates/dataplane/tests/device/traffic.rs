@@ -83,6 +83,32 @@ fn packets_of_every_size_arrive_whole() {
 }
 
 #[test]
+fn padding_follows_the_mtu_of_the_interface() {
+    let Some(mut network) = Network::new() else { return };
+    let (a, b) = (network.node(), network.node());
+    let (key_a, key_b) = (a.start_device(), b.start_device());
+    join((&a, &key_a), (&b, &key_b), "192.0.2.", "");
+    a.expect_ping("10.5.2.1");
+    let sent = || {
+        a.shows("transfer", &key_b)
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let datagram = || {
+        let before = sent();
+        assert!(a.try_sh("ping -n -c 1 -W 1 -s 1253 10.5.2.1").status.success());
+        sent() - before
+    };
+    // A packet of 1281 bytes takes 1296 with its padding, and 32 of WireGuard's.
+    eventually("it is padded to a multiple of 16", || datagram() == 1296 + 32);
+    a.sh("ip link set wg0 mtu 1283");
+    eventually("it is padded to the MTU", || datagram() == 1283 + 32);
+}
+
+#[test]
 fn the_longest_prefix_over_all_peers_decides_in_both_directions() {
     let Some(mut network) = Network::new() else { return };
     let (a, b, c) = (network.node(), network.node(), network.node());

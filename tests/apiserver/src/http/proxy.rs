@@ -61,15 +61,14 @@ async fn request(
     let request = Request::get(uri)
         .header(header::HOST, authority)
         .body(Full::<bytes::Bytes>::default())?;
-    let exchange = async {
+    let exchange = async move {
         let (head, body) = sender.send_request(request).await?.into_parts();
         Ok::<_, hyper::Error>((head, body.collect().await?.to_bytes()))
     };
-    // The connection is driven here and ends with this function: no task outlives the request.
-    let (head, body) = tokio::select! {
-        answered = exchange => answered?,
-        ended = connection => return Err(ended.err().map_or("connection closed early".into(), Into::into)),
-    };
+    // The connection is driven here and ends with this function: no task outlives the request. A server that closes
+    // after its answer ends it before the answer has been read, so its end says nothing: the exchange's does.
+    let (answered, _ended) = futures::join!(exchange, connection);
+    let (head, body) = answered?;
     let kind = head
         .headers
         .get(header::CONTENT_TYPE)

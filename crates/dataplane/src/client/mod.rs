@@ -80,14 +80,14 @@ impl Userspace {
         if self.observe(interface).await?.is_some() {
             return Ok(());
         }
-        start::spawn(self, interface).await?;
-        let running = self.observe(interface).await?.is_some();
-        if running {
-            Ok(())
-        } else {
-            Err(ClientError::NotRunning {
+        let spawned = start::spawn(self, interface).await;
+        match (self.observe(interface).await?, spawned) {
+            // Even if it was somebody else who started it in the meantime.
+            (Some(_), _) => Ok(()),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => Err(ClientError::NotRunning {
                 socket: self.socket(interface),
-            })
+            }),
         }
     }
 

@@ -35,11 +35,12 @@ impl Device {
         Ok(())
     }
 
-    /// Does what is due for a peer: repeats or begins handshakes, sends keepalives.
+    /// Does what is due for a peer: repeats or begins handshakes, sends keepalives. To be called for every peer, also one
+    /// that cannot be reached: the protocol takes the time of its sessions from here.
     pub(super) fn tick_peer(&self, peer: &Peer, now: Instant, out: &mut [u8]) {
-        let Some(endpoint) = peer.endpoint() else { return };
+        let endpoint = peer.endpoint();
         let mut session = peer.session();
-        let keepalive_due = session.keepalive_due(peer.keepalive(), now);
+        let keepalive_due = endpoint.is_some() && session.keepalive_due(peer.keepalive(), now);
         let Some(tunnel) = session.tunnel.as_mut() else {
             return;
         };
@@ -51,7 +52,7 @@ impl Device {
             session.traffic(now);
         }
         drop(session);
-        if let Output::Send(datagram) = output {
+        if let (Output::Send(datagram), Some(endpoint)) = (output, endpoint) {
             self.transmit(peer, datagram, endpoint);
         }
     }

@@ -159,6 +159,28 @@ fn a_packet_that_nobody_may_have_is_dropped_and_counted() {
 }
 
 #[test]
+fn what_comes_from_strangers_or_for_an_interface_that_is_down_is_dropped_and_counted() {
+    let Some(mut network) = Network::new() else { return };
+    let (a, b) = (network.node(), network.node());
+    let (key_a, key_b) = (a.start_device(), b.start_device());
+    b.sh(&format!(
+        "wg set wg0 peer {} endpoint 192.0.2.1:51820 allowed-ips 10.5.1.0/24",
+        key_a.public
+    ));
+    assert!(!b.pings("10.5.1.1"));
+    eventually("a handshake by a stranger is counted", || {
+        a.drops("unknown_peer") > 0
+    });
+    assert_eq!(a.sh("wg show wg0 peers"), "");
+
+    join((&a, &key_a), (&b, &key_b), "192.0.2.", "");
+    a.expect_ping("10.5.2.1");
+    a.sh("ip link set wg0 down");
+    b.pings_in_vain("10.5.1.1");
+    assert!(a.drops("interface_refused") >= 10);
+}
+
+#[test]
 fn what_is_sent_before_the_first_handshake_is_not_lost() {
     let Some(mut network) = Network::new() else { return };
     let (a, b) = (network.node(), network.node());

@@ -21,6 +21,9 @@
 //! - Lists are served whole: `limit` is accepted and has no effect.
 //! - A watch from a version that is still to come gets 410 and not an endless wait, since it means that the client
 //!   knew a former server.
+//! - Answers are JSON. Request bodies in protobuf are read for the small kinds that `kubectl create` sends so
+//!   (namespaces, config maps, secrets, service accounts, RBAC, reviews); others get 415.
+//! - OpenAPI documents hold no schemas: `kubectl explain` has nothing to say.
 //! - No authorization but the simplified NodeRestriction of [`Config::node_restriction`].
 //!
 //! # Faults

@@ -76,36 +76,39 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Starts a watch. 410 when its version is not in the history any more, or not yet reached: this server was
-    /// started anew since, and only a new list can help.
-    pub(crate) fn start(api: Api, request: WatchRequest) -> Result<Self, ApiError> {
+    /// Starts a watch. A version that is no longer in the history, or not yet reached (this server was started anew
+    /// since), gets 410 as an ERROR event and not as an HTTP status: so does the real server, and the kube-rs watcher
+    /// lists again only for the event.
+    pub(crate) fn start(api: Api, request: WatchRequest) -> Self {
         let (head, ends) = (api.head(), api.faults().watch_ends());
         let now = Instant::now();
         let bookmark = now + api.config().bookmarks_every;
         let cut = api.faults().watch_life().map(|life| now + life);
         let deadline = now + request.timeout;
-        let (seen, pending) = {
+        let (seen, pending, failed) = {
             let state = api.state();
             match request.start {
-                Start::Initial { bookmark } => (state.store.version(), initial(&state, &request, bookmark)),
-                Start::After(version) => {
-                    check_version(&state, version)?;
-                    (version, VecDeque::new())
+                Start::Initial { bookmark } => {
+                    (state.store.version(), initial(&state, &request, bookmark), false)
                 }
+                Start::After(version) => match check_version(&state, version) {
+                    Ok(()) => (version, VecDeque::new(), false),
+                    Err(error) => (version, VecDeque::from([Notice::Error(error)]), true),
+                },
             }
         };
-        Ok(Self {
+        Self {
             api,
             request,
             pending,
             seen,
-            failed: false,
+            failed,
             head,
             ends,
             deadline,
             cut,
             bookmark,
-        })
+        }
     }
 
     /// The next line, or how the watch ends.

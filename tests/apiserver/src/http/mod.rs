@@ -130,7 +130,14 @@ async fn answer(api: Api, request: Request<Incoming>) -> Result<Response<Body>, 
             match std::future::pending::<Infallible>().await {}
         }
         Some(Fault::Error { code, retry_after }) => {
-            let answer = respond::error(&refusal(*code, *retry_after, &call));
+            let error = refusal(*code, *retry_after, &call);
+            // A watch learns of lost history by an event, as from the real server.
+            let by_event = call.verb == "watch" && error.code() == 410;
+            let answer = if by_event {
+                stream::refused(&error)
+            } else {
+                respond::error(&error)
+            };
             api.record(call, answer.status().as_u16());
             return Ok(answer);
         }

@@ -231,10 +231,6 @@ fn is_empty(item: Item<'_>) -> bool {
 }
 
 /// The next field, `Some(None)` at the end, `None` when the bytes are no protobuf.
-#[expect(
-    clippy::option_option,
-    reason = "the end of a message and a broken message are two things"
-)]
 fn next<'a>(rest: &mut &'a [u8]) -> Option<Option<(u64, Item<'a>)>> {
     if rest.is_empty() {
         return Some(None);

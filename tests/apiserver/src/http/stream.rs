@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::negotiate::Form;
 use super::{Body, respond};
+use crate::error::ApiError;
 use crate::faults::WatchEnd;
 use crate::resource::Resource;
 use crate::watch::{Next, Notice, Watch};
@@ -36,6 +37,14 @@ pub(crate) fn response(watch: Watch, resource: Arc<Resource>, form: Form, includ
         StatusCode::OK,
         "application/json",
         BodyExt::boxed_unsync(StreamBody::new(lines)),
+    )
+}
+
+/// A watch that says one ERROR and ends.
+pub(crate) fn refused(error: &ApiError) -> Response<Body> {
+    respond::json(
+        StatusCode::OK,
+        &json!({ "type": "ERROR", "object": error.status() }),
     )
 }
 

@@ -135,33 +135,28 @@ async fn a_watch_from_before_the_history_gets_410_and_a_new_list_helps() {
     for name in ["a", "b", "c"] {
         served.api.create(NODES, "", node(name)).unwrap();
     }
-    let gone = served
-        .get(&format!("/api/v1/nodes?watch=1&resourceVersion={old}"))
-        .await;
-    assert_eq!(
-        (gone.code, gone.json()["reason"].as_str().unwrap().to_owned()),
-        (410, "Expired".to_owned())
-    );
-    let list = served.get("/api/v1/nodes?limit=1").await.json();
-    let listed = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let listed = || async {
+        let list = served.get("/api/v1/nodes?limit=1").await.json();
+        list["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+    };
+    let watched = |version: String| {
+        let path = format!("/api/v1/nodes?watch=1&timeoutSeconds=1&resourceVersion={version}");
+        let served = &served;
+        async move { served.watch_lines(&path).await }
+    };
+    let current = listed().await;
     served.api.expire_history();
-    assert_eq!(
-        served
-            .get(&format!("/api/v1/nodes?watch=1&resourceVersion={listed}"))
-            .await
-            .code,
-        410
-    );
-    let list = served.get("/api/v1/nodes").await.json();
-    let listed = list["metadata"]["resourceVersion"].as_str().unwrap();
-    let lines = served
-        .watch_lines(&format!(
-            "/api/v1/nodes?watch=1&timeoutSeconds=1&resourceVersion={listed}"
-        ))
-        .await;
-    assert_eq!(lines, Vec::<Value>::new());
-    let future = served.get("/api/v1/nodes?watch=1&resourceVersion=99999").await;
-    assert_eq!(future.code, 410, "a version of a former server");
+    // Too old, forgotten, and of a former server: an event each, in a watch that is answered with 200.
+    for version in [old.to_string(), current, "99999".to_owned()] {
+        let lines = watched(version).await;
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert_eq!(
+            (&lines[0]["type"], &lines[0]["object"]["code"]),
+            (&json!("ERROR"), &json!(410))
+        );
+        assert_eq!(lines[0]["object"]["reason"], "Expired");
+    }
+    assert_eq!(watched(listed().await).await, Vec::<Value>::new());
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@
 //!   it is deleted.
 //! - CEL rules, `pattern` and `format` in schemas are **not** evaluated; built-in kinds are hardly validated.
 //! - Lists are served whole: `limit` is accepted and has no effect.
-//! - A watch from a version that is still to come gets 410 and not an endless wait, since it means that the client
+//! - A watch from a version that is still to come gets 410 (an ERROR event) and not an endless wait, since it means that the client
 //!   knew a former server.
 //! - Answers are JSON. Request bodies in protobuf are read for the small kinds that `kubectl create` sends so
 //!   (namespaces, config maps, secrets, service accounts, RBAC, reviews); others get 415.

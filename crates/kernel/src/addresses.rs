@@ -7,13 +7,22 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use tokio::time::Instant;
 
 use crate::links::{self, LinkEntry, is_ours};
 use crate::netlink::{Netlink, NetlinkError, accept};
+use crate::routes;
+
+/// How long the worker may take that makes a new address receive.
+const RECEIVING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two looks.
+const RECEIVING_PAUSE: Duration = Duration::from_millis(1);
 
 /// One address of one interface as the kernel lists it.
 #[derive(Debug, Clone)]
@@ -62,6 +71,21 @@ pub(crate) async fn add(netlink: &Netlink, link: &str, address: IpAddr) -> Resul
         netlink.act(message, NLM_F_CREATE | NLM_F_EXCL, &act).await,
         &[libc::EEXIST],
     )
+}
+
+/// Waits until the kernel takes packets for an address of an interface that is up. For IPv6 the route that says "mine"
+/// comes from a worker, even without duplicate address detection, some milliseconds after the address is there and can
+/// be bound to (net/ipv6/addrconf.c, addrconf_dad_work).
+pub(crate) async fn receiving(netlink: &Netlink, address: IpAddr) -> Result<(), NetlinkError> {
+    let act = format!("wait until packets for {address} are taken");
+    let deadline = Instant::now() + RECEIVING_TIMEOUT;
+    while !routes::is_local(netlink, address).await? {
+        if Instant::now() > deadline {
+            return Err(NetlinkError::Silent { act });
+        }
+        tokio::time::sleep(RECEIVING_PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Takes a host address off an interface; not there is fine.

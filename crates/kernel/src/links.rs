@@ -7,17 +7,25 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
+use tokio::time::Instant;
 use warren_model::Lane;
 use warren_plan::state::{VETH_PREFIX, VXLAN_INTERFACE, VXLAN_VNI};
 use warren_plan::{Link, LinkKind, Mac, Vxlan};
 
 use crate::netlink::{Netlink, NetlinkError, accept};
+
+/// How long the kernel may take to notice a carrier; it does at least once a second.
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two looks.
+const CARRIER_PAUSE: Duration = Duration::from_millis(1);
 
 /// Whether an interface of that name is ours.
 pub fn is_ours(name: &str) -> bool {
@@ -31,6 +39,8 @@ pub(crate) struct LinkEntry {
     pub(crate) name: String,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
+    /// Carries packets. An interface that is up does so only when the kernel has noticed its carrier.
+    pub(crate) operational: bool,
     pub(crate) loopback: bool,
     pub(crate) mac: Option<Mac>,
     /// The interface it is tied to (a veth's other end), by its index in that one's namespace.
@@ -47,6 +57,7 @@ impl LinkEntry {
             name: String::new(),
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
+            operational: false,
             loopback: flags.contains(LinkFlags::Loopback),
             mac: None,
             tied_to: None,
@@ -57,6 +68,7 @@ impl LinkEntry {
             match attribute {
                 LinkAttribute::IfName(name) => entry.name = name,
                 LinkAttribute::Mtu(mtu) => entry.mtu = mtu,
+                LinkAttribute::OperState(state) => entry.operational = state == State::Up,
                 LinkAttribute::Address(bytes) => entry.mac = bytes.try_into().ok().map(Mac),
                 LinkAttribute::Link(index) => entry.tied_to = Some(index),
                 LinkAttribute::LinkInfo(infos) => entry.take_infos(infos),
@@ -262,6 +274,27 @@ pub(crate) async fn set_up(netlink: &Netlink, name: &str) -> Result<(), NetlinkE
             &format!("set link {name} up"),
         )
         .await
+}
+
+/// Waits until an interface that is up carries packets. The kernel gives the end of a veth that came up first its queue
+/// only when a worker of its own has noticed the carrier, usually within milliseconds, at worst within a second
+/// (net/core/link_watch.c); what is sent before is lost.
+pub(crate) async fn operational(netlink: &Netlink, name: &str) -> Result<(), NetlinkError> {
+    let act = format!("wait until link {name} carries packets");
+    let deadline = Instant::now() + CARRIER_TIMEOUT;
+    loop {
+        match find(netlink, name).await? {
+            None => {
+                return Err(NetlinkError::NoLink {
+                    act,
+                    link: name.to_owned(),
+                });
+            }
+            Some(entry) if entry.operational => return Ok(()),
+            Some(_) if Instant::now() > deadline => return Err(NetlinkError::Silent { act }),
+            Some(_) => tokio::time::sleep(CARRIER_PAUSE).await,
+        }
+    }
 }
 
 /// Deletes an interface; gone already is fine.

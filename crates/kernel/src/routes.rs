@@ -103,6 +103,28 @@ pub(crate) async fn remove(netlink: &Netlink, net: IpNet) -> Result<(), NetlinkE
     Ok(())
 }
 
+/// Whether the kernel would take a packet for that address itself.
+pub(crate) async fn is_local(netlink: &Netlink, address: IpAddr) -> Result<bool, NetlinkError> {
+    let mut request = RouteMessage::default();
+    request.header.address_family = family(address);
+    request.header.destination_prefix_length = full_length(address);
+    request
+        .attributes
+        .push(RouteAttribute::Destination(RouteAddress::from(address)));
+    match netlink
+        .get(
+            RouteNetlinkMessage::GetRoute(request),
+            &format!("look up the route to {address}"),
+        )
+        .await
+    {
+        Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(route.header.kind == RouteType::Local),
+        Ok(_) => Ok(false),
+        Err(error) if matches!(error.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether the main table has a default route by that gateway out of that interface, whosever it is.
 pub(crate) async fn has_default(
     netlink: &Netlink,

@@ -434,15 +434,17 @@ fn a_missing_program_is_named() {
 }
 
 #[test]
-fn ten_thousand_elements_are_installed_and_observed_in_little_time() {
+fn a_thousand_pods_and_networks_are_installed_and_observed_in_little_time() {
     node(
-        "ten_thousand_elements_are_installed_and_observed_in_little_time",
+        "a_thousand_pods_and_networks_are_installed_and_observed_in_little_time",
         async |node| {
-            let pods = (0..10_000_u32).map(|number| OpenPod {
+            // Not many more fit the buffer of one transaction where the tests do not run as root: nft cannot raise its size
+            // there.
+            let pods = (0..1_000_u32).map(|number| OpenPod {
                 interface: format!("wrn{number}"),
                 address: std::net::Ipv4Addr::from(0x0a00_0000 + number).into(),
             });
-            let sealed = (0..2_000_u32).map(|number| {
+            let sealed = (0..1_000_u32).map(|number| {
                 let address = std::net::Ipv4Addr::from(0x0b00_0000 + number * 512);
                 ipnet::Ipv4Net::new(address, 24).unwrap().into()
             });

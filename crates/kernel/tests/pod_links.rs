@@ -68,6 +68,10 @@ fn a_pod_and_its_node_reach_each_other_over_both_families() {
                 assert_eq!(delivered(&outside, &inside), outside.local_addr().unwrap().ip());
             }
             pod.sh("ping -n -c 1 -W 5 10.244.1.1; ping -n -c 1 -W 5 fd10:244:1::1");
+            rooms::wait_for(
+                "ip -6 route get fe80::ecee:eeff:feee:eeee oif wrn0123456789ab",
+                "local",
+            );
             pod.sh("ping -n -c 1 -W 5 fe80::ecee:eeff:feee:eeee%eth0");
             sh("ping -n -c 1 -W 5 10.244.1.5; ping -n -c 1 -W 5 fd10:244:1::5");
             assert_eq!(veth::check(&node.kernel, &link).await.unwrap(), []);

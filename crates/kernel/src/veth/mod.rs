@@ -19,6 +19,7 @@ use warren_plan::state::VETH_PREFIX;
 pub use check::{Difference, check};
 pub use pod_side::gateway;
 
+use crate::addresses;
 use crate::kernel::Kernel;
 use crate::links::{self, is_ours};
 use crate::netlink::NetlinkError;
@@ -199,7 +200,14 @@ async fn finish(kernel: &Kernel, link: &PodLink, namespace: &Namespace) -> Resul
         }
     }
     links::set_up(kernel.netlink(), &link.host_name).await?;
-    pod_side::configure(namespace, link).await
+    let inside = pod_side::configure(namespace, link).await?;
+    // Whoever is told that the link is made sends at once.
+    links::operational(kernel.netlink(), &link.host_name).await?;
+    links::operational(&inside, &link.if_name).await?;
+    for address in &link.addresses {
+        addresses::receiving(&inside, *address).await?;
+    }
+    Ok(())
 }
 
 fn check_host_name(name: &str) -> Result<(), VethError> {

@@ -29,8 +29,9 @@ pub fn gateway(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Addresses, neighbours and routes in the pod, in this order; the interface and `lo` come up.
-pub(super) async fn configure(namespace: &Namespace, link: &PodLink) -> Result<(), VethError> {
+/// Addresses, neighbours and routes in the pod, in this order; the interface and `lo` come up. Returns the socket
+/// inside that it was done with.
+pub(super) async fn configure(namespace: &Namespace, link: &PodLink) -> Result<Netlink, VethError> {
     if link.addresses.iter().any(IpAddr::is_ipv6) {
         let name = link.if_name.clone();
         namespace.run(move || settle_ipv6(&name)).await??;
@@ -50,7 +51,7 @@ pub(super) async fn configure(namespace: &Namespace, link: &PodLink) -> Result<(
         neighbours::set(&inside, &link.if_name, gateway(*address), HOST_MAC).await?;
         add_default_route(&inside, pod_side.index, *address).await?;
     }
-    Ok(())
+    Ok(inside)
 }
 
 /// Runs inside the pod's namespace. Some runtimes switch IPv6 off for new interfaces; whoever gives an address wants it.

@@ -125,6 +125,20 @@ pub(crate) fn cable(node_end: &str, room: &Room, room_end: &str) {
     ));
     sh(&format!("ip link set {node_end} up"));
     room.sh(&format!("ip link set {room_end} up"));
+    // The end that came up first carries packets only once the kernel has noticed its carrier.
+    wait_for(&format!("ip -o link show {node_end}"), "state UP");
+}
+
+/// Waits until a command line prints something.
+pub(crate) fn wait_for(line: &str, text: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let printed = sh(line);
+        if printed.contains(text) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{line} prints no {text:?}: {printed}");
+    }
 }
 
 pub(crate) fn udp(address: &str) -> UdpSocket {

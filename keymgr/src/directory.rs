@@ -15,7 +15,10 @@ use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 use warren_model::Epoch;
 use zeroize::Zeroizing;
 
-use crate::store::{FILE_LENGTH, KeyStoreError};
+use crate::error::KeyStoreError;
+
+/// The length of a key file: 44 characters of base64 and a newline, which is what `wg genkey` prints.
+pub(crate) const FILE_LENGTH: usize = 45;
 
 /// Ends the name of a key that is being written. It becomes a key by a link of its final name.
 const UNFINISHED: &str = ".new";

@@ -7,13 +7,16 @@
 //! |---|---|
 //! | [`store`] | the keys of all epochs on this node, in memory and on disk |
 //! | `directory` | the directory and the key files in it: durable, exclusive, private |
+//! | [`error`] | what can be wrong with it, and the remedy |
 //! | [`core_dumps`] | keep a process that holds keys from being dumped |
 //!
 //! All of it blocks on the disk, with an fsync for each change: call it from a thread that may wait.
 
 pub mod core_dumps;
 mod directory;
+pub mod error;
 pub mod store;
 
 pub use core_dumps::{CoreDumps, forbid_core_dumps};
-pub use store::{KeyStore, KeyStoreError};
+pub use error::KeyStoreError;
+pub use store::KeyStore;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::conf_error::ConfError;
+use crate::limits::{MAX_CONF_BYTES, MAX_SOCKET_PATH_BYTES, MAX_TIMEOUT_SECONDS};
 use crate::names::{AttachmentId, NetworkName};
 use crate::result::{Dns, PrevResult};
 use crate::version::SpecVersion;
@@ -17,13 +18,6 @@ pub const DEFAULT_RUN_DIR: &str = "/run/warren";
 pub const SOCKET_NAME: &str = "cni.sock";
 /// How long the plugin waits for the agent where the configuration does not say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// The largest configuration that is read, in bytes.
-pub const MAX_CONF_BYTES: usize = 1 << 20;
-
-/// The longest timeout that may be configured, in seconds: ten minutes, well above what any runtime waits.
-pub(crate) const MAX_TIMEOUT_SECONDS: u64 = 600;
-/// The longest path of a Unix socket: `sun_path` without the final NUL (unix(7)).
-pub(crate) const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// Fields that would be silently without effect, each with what to do instead.
 const UNSUPPORTED: [(&str, &str); 2] = [
     (

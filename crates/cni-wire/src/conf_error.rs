@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::conf::{MAX_CONF_BYTES, MAX_SOCKET_PATH_BYTES, MAX_TIMEOUT_SECONDS};
 use crate::error::ErrorCode;
+use crate::limits::{MAX_CONF_BYTES, MAX_SOCKET_PATH_BYTES, MAX_TIMEOUT_SECONDS};
 use crate::names::NameError;
 use crate::version::{SpecVersion, UnsupportedVersion};
 

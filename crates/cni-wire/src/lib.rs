@@ -14,6 +14,7 @@
 mod conf;
 mod conf_error;
 mod error;
+mod limits;
 mod mac;
 pub mod message;
 mod names;
@@ -21,9 +22,10 @@ mod pod;
 mod result;
 mod version;
 
-pub use conf::{DEFAULT_RUN_DIR, DEFAULT_TIMEOUT, MAX_CONF_BYTES, NetConf, SOCKET_NAME};
+pub use conf::{DEFAULT_RUN_DIR, DEFAULT_TIMEOUT, NetConf, SOCKET_NAME};
 pub use conf_error::ConfError;
 pub use error::{CniError, ErrorCode};
+pub use limits::MAX_CONF_BYTES;
 pub use mac::{MacAddr, MacError};
 pub use message::{Command, MAX_MESSAGE_BYTES, MESSAGE_VERSION, Outcome, Reply, Request, WireError};
 pub use names::{AttachmentId, ContainerId, IfName, NameError, NetnsPath, NetworkName};

@@ -1,0 +1,81 @@
+//! What an operator should look at: refused objects, packets the guard dropped, passes that failed.
+
+use std::collections::BTreeMap;
+
+use warren_model::Refusal;
+
+use super::report::StatusReport;
+use crate::printable::printable;
+use crate::table::Columns;
+use crate::units::{bytes, first_few};
+
+/// How many of the agents that say the same are named.
+const NAMED: usize = 3;
+
+/// The three lists, those that are not empty.
+pub(super) fn render(report: &StatusReport) -> String {
+    let lists = [refusals(report), drops(report), errors(report)];
+    let present: Vec<String> = lists.into_iter().filter(|list| !list.is_empty()).collect();
+    present.join("\n")
+}
+
+/// What agents say of an object, once however many say it.
+fn refusals(report: &StatusReport) -> String {
+    let mut seen_by: BTreeMap<&Refusal, Vec<String>> = BTreeMap::new();
+    for agent in report.agents() {
+        for refusal in &agent.refusals {
+            seen_by
+                .entry(refusal)
+                .or_default()
+                .push(agent.node.as_str().to_owned());
+        }
+    }
+    let line = |(refusal, nodes): (&Refusal, Vec<String>)| {
+        let text = printable(&refusal.to_string());
+        format!("  {text}; seen by {}\n", first_few(&nodes, NAMED))
+    };
+    let lines: String = seen_by.into_iter().map(line).collect();
+    headed("Refused objects:", &lines)
+}
+
+fn drops(report: &StatusReport) -> String {
+    let mut table = Columns::new(&["  NODE", "REASON", "PACKETS", "BYTES"])
+        .right(2)
+        .right(3);
+    let mut any = false;
+    for agent in report.agents() {
+        for drop in agent.drops.iter().filter(|drop| drop.packets > 0) {
+            any = true;
+            let node = format!("  {}", agent.node.as_str());
+            table.row(&[
+                node,
+                drop.reason.clone(),
+                drop.packets.to_string(),
+                bytes(drop.bytes),
+            ]);
+        }
+    }
+    if any {
+        headed("Dropped by the guard:", &table.render())
+    } else {
+        String::new()
+    }
+}
+
+fn errors(report: &StatusReport) -> String {
+    let mut lines = String::new();
+    for agent in report.agents() {
+        if let Some(error) = &agent.last_error {
+            lines += &format!("  {}: {}\n", agent.node.as_str(), printable(error));
+        }
+    }
+    headed("Failed in the last pass:", &lines)
+}
+
+fn headed(title: &str, lines: &str) -> String {
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("{title}\n{lines}")
+    }
+}

@@ -71,6 +71,7 @@ fn set_peer_line(peer: &mut SetPeer, key: &str, value: &str) -> Result<(), Errno
             let key = PresharedKey::from_bytes(&mut *key_bytes(value)?);
             peer.preshared_key = Some(key.map_or(PresharedKeyChange::Clear, PresharedKeyChange::Set));
         }
+        // A zone is a number (`[fe80::1%2]:51820`): interface names are not the parser's to look up.
         "endpoint" => peer.endpoint = Some(SocketAddr::from_str(value).map_err(|_| Errno::INVALID)?),
         "persistent_keepalive_interval" => peer.persistent_keepalive = Some(number(value)?),
         "replace_allowed_ips" => {

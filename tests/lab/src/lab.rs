@@ -322,6 +322,14 @@ pub fn down(path: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Why no lab can be on this machine, if none can; in words that say what to do about it.
+pub fn obstacle() -> anyhow::Result<Option<String>> {
+    let program = Binaries::find()?.get("warren-lab")?;
+    let output = std::process::Command::new(program).arg("probe").output().context("run warren-lab")?;
+    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok((!output.status.success()).then_some(words))
+}
+
 /// A directory for a lab that nobody has to find.
 fn fresh_path() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use warren_lab::demo::{DemoOptions, demo};
 use warren_lab::shell::Shell;
-use warren_lab::{ApiKind, Families, Lab, LabOptions, Place, PodKey, PodOptions, Port, hold, keep, serve};
+use warren_lab::{ApiKind, Families, Lab, LabOptions, Place, PodKey, PodOptions, Port, hold, keep, probe, serve};
 
 /// A Kubernetes cluster on one machine: each node a set of namespaces with a real agent, real packets.
 ///
@@ -53,6 +53,8 @@ enum Command {
     Demo(Demo),
     #[command(hide = true)]
     Keep { arguments: String },
+    #[command(hide = true)]
+    Probe,
     #[command(hide = true)]
     Hold { name: String },
     #[command(hide = true)]
@@ -190,26 +192,38 @@ enum Node {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .without_time()
-        .init();
+    // The keeper's stderr is its log; what people read is said without a logger.
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
     match run(cli) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
-            tracing::error!("{error:#}");
+            say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// To people, beside what a command prints.
+#[expect(clippy::print_stderr, reason = "a command's way to tell of progress and failure")]
+fn say(text: &str) {
+    eprintln!("warren-lab: {text}");
 }
 
 /// Returns the exit code. Has one thread, which entering namespaces needs; only [`wait_for`] starts more.
 fn run(cli: Cli) -> anyhow::Result<i32> {
     match &cli.command {
         Command::Keep { arguments } => return keep(arguments),
+        Command::Probe => return probe().map(|()| 0),
         Command::Hold { name } => return hold(name).map(|()| 0),
         Command::PodServe { name, ports } => return serve(name, ports).map(|()| 0),
-        _ => {}
+        Command::Up(_)
+        | Command::Status { .. }
+        | Command::Pod(_)
+        | Command::Node(_)
+        | Command::Kubeconfig
+        | Command::Capture { .. }
+        | Command::Down
+        | Command::Demo(_) => {}
     }
     let shell = Shell::new(cli.dir.as_deref())?;
     let out = &mut io::stdout().lock();
@@ -223,11 +237,11 @@ fn run(cli: Cli) -> anyhow::Result<i32> {
         Command::Capture { follow } => shell.capture(follow, out)?,
         Command::Down => {
             if !warren_lab::down(shell.dir())? {
-                tracing::info!("no lab in {}", shell.dir().display());
+                say(&format!("no lab in {}", shell.dir().display()));
             }
         }
         Command::Demo(options) => return wait_for(demo(options.with(cli.dir)))?,
-        Command::Keep { .. } | Command::Hold { .. } | Command::PodServe { .. } => {}
+        Command::Keep { .. } | Command::Probe | Command::Hold { .. } | Command::PodServe { .. } => {}
     }
     Ok(0)
 }
@@ -244,9 +258,9 @@ async fn bring_up(up: Up, shell: &Shell) -> anyhow::Result<()> {
         assets: None,
         dir: Some(shell.dir().to_owned()),
     };
-    let lab = Lab::up_with(options, |step| tracing::info!("{step}")).await?;
+    let lab = Lab::up_with(options, say).await?;
     lab.detach().await?;
-    tracing::info!("the lab is up, in {}", shell.dir().display());
+    say(&format!("the lab is up, in {}", shell.dir().display()));
     Ok(())
 }
 

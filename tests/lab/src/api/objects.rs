@@ -21,9 +21,10 @@ pub(crate) async fn prepare(client: &Client) -> anyhow::Result<()> {
     for crd in warren_cluster::crds() {
         let api: Api<CustomResourceDefinition> = Api::all(client.clone());
         let name = crd.name_any();
-        api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&crd))
+        // Not applied: to a server before 1.25 an apply patch with CEL rules is an error, and a create is not.
+        api.create(&PostParams::default(), &crd)
             .await
-            .with_context(|| format!("apply the resource definition {name}"))?;
+            .with_context(|| format!("create the resource definition {name}"))?;
         let served = await_condition(api, &name, conditions::is_crd_established());
         tokio::time::timeout(std::time::Duration::from_secs(30), served)
             .await

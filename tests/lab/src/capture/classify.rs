@@ -10,8 +10,8 @@ use crate::layout::is_pod;
 const WIREGUARD_PORTS: [u16; 2] = [51820, 51821];
 /// UDP port of VXLAN.
 const VXLAN_PORT: u16 = 4789;
-/// TCP port of the API inside a lab.
-const API_PORT: u16 = 6443;
+/// TCP ports of the API inside a lab and of the agents' admin servers.
+const CONTROL_PORTS: [u16; 2] = [6443, 9586];
 /// UDP header, bytes.
 const UDP_HEADER: usize = 8;
 
@@ -27,7 +27,7 @@ pub struct Counts {
     pub plaintext: u64,
     /// Of those, the ones inside another packet.
     pub plaintext_tunnelled: u64,
-    /// Between nodes and the API.
+    /// Between agents and the API, and who asks agents how they are.
     pub api: u64,
     /// Address resolution: ARP, neighbour and router discovery, multicast membership.
     pub neighbour: u64,
@@ -184,12 +184,9 @@ fn transport(protocol: u8, payload: &[u8], first_fragment: bool, depth: u8) -> O
 }
 
 fn tcp(segment: &[u8]) -> Option<Class> {
-    let (source, destination) = (be16(segment, 0)?, be16(segment, 2)?);
-    Some(if source == API_PORT || destination == API_PORT {
-        Class::Api
-    } else {
-        Class::Other
-    })
+    let ports = [be16(segment, 0)?, be16(segment, 2)?];
+    let control = ports.iter().any(|it| CONTROL_PORTS.contains(it));
+    Some(if control { Class::Api } else { Class::Other })
 }
 
 fn udp(datagram: &[u8], depth: u8) -> Option<Class> {
@@ -355,7 +352,7 @@ mod tests {
     #[test]
     fn a_tag_or_extension_header_hides_nothing() {
         let packet = ip(POD1, POD2, 1, b"ping");
-        let tagged = [&[0; 12], &[0x81, 0, 0, 7, 0x08, 0], &packet[..]].concat();
+        let tagged = [&[0; 12][..], &[0x81, 0, 0, 7, 0x08, 0], &packet[..]].concat();
         assert_eq!(classify(&tagged), Class::Plaintext { tunnelled: false });
 
         let udp = udp_datagram(51820, &message(4, 64));

@@ -55,7 +55,7 @@ pub fn keep(arguments: &str) -> anyhow::Result<i32> {
     // On the host's loopback: a socket stays in the network namespace it was made in.
     let api = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on the host's loopback")?;
 
-    let user = match namespaces::isolate() {
+    let user = match need_tun().and_then(|()| namespaces::isolate()) {
         Ok(user) => user,
         Err(error) => return fail(&error),
     };
@@ -83,6 +83,20 @@ pub fn keep(arguments: &str) -> anyhow::Result<i32> {
         }
         ForkResult::Child => work(dir, options, api, user),
     }
+}
+
+/// Whether a lab can be on this machine; the error says why not. The process must have one thread.
+pub fn probe() -> anyhow::Result<()> {
+    need_tun()?;
+    namespaces::isolate().map(drop)
+}
+
+fn need_tun() -> anyhow::Result<()> {
+    File::options().read(true).write(true).open("/dev/net/tun").context(
+        "/dev/net/tun cannot be opened: the userspace WireGuard device needs it (modprobe tun; in a container, --device \
+         /dev/net/tun)",
+    )?;
+    Ok(())
 }
 
 /// Holds a node's namespaces until stdin is closed. The process must have one thread.

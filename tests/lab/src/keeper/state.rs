@@ -53,16 +53,6 @@ impl Keeper {
     ) -> anyhow::Result<(Arc<Self>, UnixListener)> {
         let step = |text: &str| report(&Progress::Step(text.to_owned()));
         let binaries = Binaries::find()?;
-        ensure!(
-            std::fs::File::options()
-                .read(true)
-                .write(true)
-                .open("/dev/net/tun")
-                .is_ok(),
-            "/dev/net/tun cannot be opened: the userspace WireGuard device needs it (modprobe tun; in a container, \
-             --device /dev/net/tun)"
-        );
-
         step("making the underlay")?;
         underlay::build(options.subnets, options.families)?;
         let capture = Capture::start(&dir.pcap())?;

@@ -1,0 +1,95 @@
+//! What the suites share: a lab or a reason, and waiting for a condition.
+
+#![allow(dead_code, reason = "each suite uses a part")]
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use warren_lab::reach::{self, Reached};
+use warren_lab::{ApiKind, Counts, Facts, Lab, LabOptions, Place, PodOptions};
+
+/// How long a cluster may take to get where it should be.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Brings a lab up; `None` if this machine cannot have it, which is an error under `WARREN_REQUIRE=all`.
+pub(crate) async fn lab(options: LabOptions) -> Option<Lab> {
+    if options.api == ApiKind::Real && std::env::var_os("KUBEBUILDER_ASSETS").is_none() {
+        return skip("KUBEBUILDER_ASSETS is not set; hack/real-api.sh prints a value");
+    }
+    if let Some(obstacle) = warren_lab::obstacle().unwrap() {
+        return skip(&obstacle);
+    }
+    Some(Lab::up(options).await.unwrap_or_else(|error| panic!("{error:#}")))
+}
+
+/// Says why a test is not done. Returns always `None`.
+pub(crate) fn skip<T>(reason: &str) -> Option<T> {
+    assert!(std::env::var("WARREN_REQUIRE").as_deref() != Ok("all"), "a skip is a failure here: {reason}");
+    eprintln!("skipped: {reason}");
+    None
+}
+
+/// Adds two pods to each node and tells what there is then.
+pub(crate) async fn two_pods_a_node(lab: &Lab) -> Facts {
+    for node in lab.facts().await.unwrap().nodes {
+        for prefix in ["a", "b"] {
+            let name = format!("{prefix}-{}", node.name);
+            lab.pod_add(PodOptions::new(name.as_str(), &node.name)).await.unwrap();
+        }
+    }
+    lab.facts().await.unwrap()
+}
+
+/// Tries every pod pair and every node against every other node's pods, in each family.
+pub(crate) async fn assert_all_reach_all(lab: &Lab, facts: &Facts) {
+    let (pods, hosts) = (reach::pod_pairs(facts), reach::host_pairs(facts));
+    assert!(!pods.is_empty() && !hosts.is_empty());
+    let Reached { failures, .. } = reach::try_all(lab, [pods, hosts].concat()).await;
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// What `warren status` says, once it is what is wanted; the last it said, otherwise.
+pub(crate) async fn status_when(lab: &Lab, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = status(lab).await;
+        if wanted(&status) {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come about in {PATIENCE:?}: {status:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What `warren status` says now.
+pub(crate) async fn status(lab: &Lab) -> Value {
+    let output = lab.warren(&["status", "--output", "json", "--kubeconfig", &lab.kubeconfig_inside()]).await.unwrap();
+    assert!(output.success(), "{output:?}");
+    serde_json::from_str(&output.stdout).unwrap()
+}
+
+/// The peers of all nodes in a status.
+pub(crate) fn peers(status: &Value) -> Vec<&Value> {
+    status["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|node| node["agent"]["peers"].as_array().map(Vec::as_slice).unwrap_or_default())
+        .collect()
+}
+
+/// What crossed the underlay since `earlier`.
+pub(crate) async fn crossed_since(lab: &Lab, earlier: &Counts) -> Counts {
+    let since = lab.counts().await.unwrap().since(earlier);
+    assert_eq!(since.missed, 0, "the capture is incomplete");
+    since
+}
+
+/// The process ids of `warren-wg` on a node.
+pub(crate) async fn devices(lab: &Lab, node: &str) -> Vec<String> {
+    let script = "for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = warren-wg ] && \
+                  [ \"$(readlink $p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && echo ${p#/proc/}; done; true";
+    let output = lab.run(Place::Node(node.to_owned()), &["sh", "-c", script]).await.unwrap();
+    assert!(output.success(), "{output:?}");
+    output.stdout.lines().map(str::to_owned).collect()
+}

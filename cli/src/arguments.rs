@@ -22,10 +22,26 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the mesh: every node, and the path between every two of them
+    ///
+    /// Agents are asked through the API server, which takes the permissions list on nodes and get on nodes/proxy. An
+    /// agent that does not answer is a row that says why, not a failure of the command.
+    ///
+    /// The JSON holds "nodes", one each: "node", "announcement" (what the node publishes) or "announcementError",
+    /// "agent" (what its agent answers on /status) or "agentError"; and "summary": "nodes", "ready", "whole", and
+    /// "paths" by kind: "wireguard", "vxlan", "ipip", "direct", "none" (no path) and "unknown" (the agent did not
+    /// answer).
     Status(StatusArguments),
     /// Show what each agent would change on its node now, and why
+    ///
+    /// The JSON holds "nodes", one each: "node", and "plan" (what its agent answers on /plan) or "agentError"; and
+    /// "summary": "nodes", "answered", "steps".
     Plan(PlanArguments),
     /// Remove everything Warren made on this node
+    ///
+    /// Run it as root on the node, after the node was drained and its agent stopped; pods that are still there lose
+    /// their network. Removed are the CNI configuration and plugin, WireGuard devices, interfaces, routes, the nft
+    /// table, keys and pod addresses; sysctls get their old values back. The guard goes last, so that nothing leaves in
+    /// the clear meanwhile. Doing it again is harmless. On a terminal it asks first.
     UninstallNode(UninstallArguments),
     /// Print a completion script for a shell
     Completions {
@@ -73,16 +89,8 @@ pub(crate) struct AgentArguments {
     pub(crate) output: OutputFormat,
 }
 
-/// `warren status`.
-///
-/// Agents are asked through the API server, which takes the permission `get` on `nodes/proxy`. An agent that does not
-/// answer is a row that says why, not a failure of the command.
-///
-/// The JSON holds `nodes`, one each: `node`, `announcement` (what the node publishes) or `announcementError`, `agent`
-/// (what its agent answers on /status) or `agentError`; and `summary`: `nodes`, `ready`, `whole`, and `paths` by kind:
-/// `wireguard`, `vxlan`, `ipip`, `direct`, `none` (no path) and `unknown` (the agent did not answer).
+/// Of `warren status`.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
 pub(crate) struct StatusArguments {
     /// Which agents to ask.
     #[command(flatten)]
@@ -95,26 +103,16 @@ pub(crate) struct StatusArguments {
     pub(crate) peers: bool,
 }
 
-/// `warren plan`.
-///
-/// The JSON holds `nodes`, one each: `node`, and `plan` (what its agent answers on /plan) or `agentError`; and
-/// `summary`: `nodes`, `answered`, `steps`.
+/// Of `warren plan`.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
 pub(crate) struct PlanArguments {
     /// Which agents to ask.
     #[command(flatten)]
     pub(crate) agents: AgentArguments,
 }
 
-/// `warren uninstall-node`.
-///
-/// Run it as root on the node, after the node was drained and its agent stopped; pods that are still there lose their
-/// network. Removed are the CNI configuration and plugin, WireGuard devices, interfaces, routes, the nft table, keys
-/// and pod addresses; sysctls get their old values back. The guard goes last, so that nothing leaves in the clear
-/// meanwhile. Doing it again is harmless.
+/// Of `warren uninstall-node`.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
 pub(crate) struct UninstallArguments {
     /// The agent's folder of keys and pod addresses
     #[arg(

@@ -67,7 +67,7 @@ impl Plans {
             steps,
         } = self.summary;
         text += &match (answered, steps) {
-            (0, _) => format!("no answer from {}\n", count(nodes, "node")),
+            (0, _) => format!("no plan from {}\n", count(nodes, "node")),
             (_, 0) => format!("nothing to do on {answered} of {}\n", count(nodes, "node")),
             _ => format!(
                 "{} to do; {answered} of {} answered\n",
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_do_is_said_and_so_is_that_nobody_answered() {
+    fn nothing_to_do_is_said_and_so_is_that_nobody_told() {
         let plans = |nodes| {
             Plans::new(Survey {
                 nodes,
@@ -213,7 +213,7 @@ mod tests {
         silent.answer = Err(AgentError::TimedOut);
         assert_eq!(
             plans(vec![silent]),
-            "a: unreachable: no answer within 5 s\nno answer from 1 node\n"
+            "a: unreachable: no answer within 5 s\nno plan from 1 node\n"
         );
     }
 

@@ -1,11 +1,13 @@
 //! `warren uninstall-node` on a machine of its own: namespaces for users, network and mounts.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod fake_api;
 mod machine;
 
 use std::fs;
 use std::os::unix::net::UnixListener;
 
+use fake_api::FakeApi;
 use machine::{Machine, alone};
 
 #[test]
@@ -153,6 +155,53 @@ fn a_kernel_that_cannot_be_cleaned_keeps_the_old_values_for_the_next_time() {
             let output = machine.uninstall(&[]);
             assert_eq!(output.code, 0, "{output:?}");
             machine.holds_nothing_of_ours();
+        },
+    );
+}
+
+#[test]
+fn what_the_node_publishes_is_withdrawn_where_that_is_asked_for() {
+    alone(
+        "what_the_node_publishes_is_withdrawn_where_that_is_asked_for",
+        || {
+            let machine = Machine::installed();
+            let api = FakeApi::start(&machine.path("cni-conf"));
+            let output =
+                machine.uninstall(&["--withdraw", "--node-name", "a", "--kubeconfig", api.kubeconfig()]);
+            assert_eq!(output.code, 0, "{output:?}");
+            assert!(
+                output
+                    .stdout
+                    .contains("removed annotation warren-mesh.io/wireguard of Node a"),
+                "{output:?}"
+            );
+            let (line, body) = api.asked();
+            assert!(line.starts_with("patch /api/v1/nodes/a?"), "{line}");
+            assert_eq!(
+                body,
+                r#"{"metadata":{"annotations":{"warren-mesh.io/wireguard":null}}}"#
+            );
+        },
+    );
+}
+
+#[test]
+fn a_withdrawal_that_cannot_work_is_found_out_before_anything_is_removed() {
+    alone(
+        "a_withdrawal_that_cannot_work_is_found_out_before_anything_is_removed",
+        || {
+            let machine = Machine::installed();
+            let output = machine.uninstall(&[
+                "--withdraw",
+                "--node-name",
+                "a",
+                "--kubeconfig",
+                "/no/such/kubeconfig",
+            ]);
+            assert_eq!(output.code, 2, "{output:?}");
+            assert!(output.stderr.contains("/no/such/kubeconfig"), "{output:?}");
+            assert!(machine.path("cni-conf/10-warren.conflist").exists());
+            assert!(machine.says("nft list tables").contains("inet warren"));
         },
     );
 }

@@ -274,7 +274,20 @@ impl Reconciler {
                 parts.devices.configure(*lane, change, &parts.keys).await?
             }
             Action::RemoveLink(_, LinkKind::Lane(lane)) => parts.devices.remove(*lane).await?,
-            other => parts.kernel.apply(other).await?,
+            Action::InstallGuard(_)
+            | Action::CreateVxlan(..)
+            | Action::SetMtu(..)
+            | Action::SetUp(_)
+            | Action::SetSysctl(..)
+            | Action::AddAddress(..)
+            | Action::SetNeighbour(..)
+            | Action::SetFdb(..)
+            | Action::SetRoute(..)
+            | Action::RemoveRoute(_)
+            | Action::RemoveFdb(_)
+            | Action::RemoveNeighbour(..)
+            | Action::RemoveAddress(..)
+            | Action::RemoveLink(..) => parts.kernel.apply(action).await?,
         }
         Ok(())
     }

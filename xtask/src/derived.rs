@@ -45,7 +45,11 @@ fn crds() -> Result<Vec<Generated>> {
 fn reference() -> Result<Reference> {
     let example = Announcement::parse(EXAMPLE).context("the example announcement of the reference page")?;
     Ok(Reference {
-        programs: vec![warren_agent::command(), warren::command()],
+        programs: vec![
+            warren_agent::command(),
+            warren::command(),
+            warren_dataplane::arguments::command(),
+        ],
         metrics: warren_agent::metrics::describe(),
         annotation: ANNOTATION.into(),
         annotation_example: serde_json::to_string_pretty(&example).context("could not write the example")?,

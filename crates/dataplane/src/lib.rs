@@ -6,6 +6,7 @@
 //!
 //! | module | what it is about |
 //! |---|---|
+//! | [`arguments`] | the command line of `warren-wg` |
 //! | [`device`] | a device: its peers and the way of a packet through them |
 //! | [`tun`], `udp` | the interface on one side, the sockets on the other |
 //! | `noise` | the protocol; the only module that names `boringtun` |
@@ -21,6 +22,7 @@
 )]
 
 mod allowed_ips;
+pub mod arguments;
 pub mod client;
 pub mod device;
 pub mod drops;

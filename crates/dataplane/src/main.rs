@@ -3,48 +3,17 @@
 #![expect(unsafe_code, reason = "taking over an inherited descriptor has no safe form")]
 
 use std::fs::File;
-use std::os::fd::RawFd;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::Context;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+use warren_dataplane::arguments::Args;
 use warren_dataplane::device::Device;
 use warren_dataplane::process::{self, Side};
 use warren_dataplane::tun::Tun;
 use warren_dataplane::uapi::ConfigSocket;
-
-/// A WireGuard interface in userspace, configured with wg(8).
-///
-/// Makes the TUN interface and goes to the background once it answers on its configuration socket. It ends on SIGTERM
-/// or SIGINT, when the interface is deleted, or when the socket's file is removed.
-#[derive(Parser)]
-#[command(name = "warren-wg", version)]
-struct Args {
-    /// Stay in the foreground (also WG_PROCESS_FOREGROUND=1)
-    #[arg(short, long)]
-    foreground: bool,
-    /// Log filter, such as "info" or "warren_dataplane=trace"; takes precedence over --log-level
-    #[arg(long, value_name = "FILTER")]
-    log: Option<String>,
-    /// Log level as wireguard-go has it: verbose, debug, info, error or silent. In the background there is a log only
-    /// when this, --log or --log-file is given
-    #[arg(long, env = "LOG_LEVEL", value_name = "LEVEL")]
-    log_level: Option<String>,
-    /// Append the log to this file instead of standard error
-    #[arg(long, value_name = "FILE")]
-    log_file: Option<PathBuf>,
-    /// Directory of the configuration socket
-    #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
-    run_dir: PathBuf,
-    /// Use the TUN interface that is open as this descriptor instead of making one
-    #[arg(long, env = "WG_TUN_FD", value_name = "FD")]
-    tun_fd: Option<RawFd>,
-    /// Name of the interface
-    interface: String,
-}
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {

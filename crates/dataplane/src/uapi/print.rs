@@ -124,11 +124,11 @@ pub(super) fn drops(counters: &DropCounters) -> Zeroizing<String> {
     text.end()
 }
 
-/// The answer to `set=1`, and to any request that failed. The protocol has the numbers of errno.h as they are, positive.
-/// (`wireguard-go` negates them, and `wg set` names the error only then; `wg show` takes nothing but positive ones.)
+/// The answer to `set=1`, and to any request that failed. The numbers of errno.h are negated, as wireguard-go does it:
+/// `wg set` names the error only then, and prints "Unknown error -98" otherwise.
 pub(super) fn status(result: Result<(), Errno>) -> Zeroizing<String> {
     let mut text = Text::with_capacity(ALLOWED_IP_LEN);
-    text.line("errno", result.err().map_or(0, |errno| errno.0));
+    text.line("errno", result.err().map_or(0, |errno| -errno.0));
     text.end()
 }
 

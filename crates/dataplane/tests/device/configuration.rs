@@ -135,7 +135,7 @@ fn a_port_in_use_is_refused_and_the_old_one_stays() {
         "{} wg1 && wg set wg1 listen-port 6000",
         super::nodes::WARREN_WG
     ));
-    assert_eq!(a.ask("set=1\nlisten_port=6000\nfwmark=9\n\n"), "errno=98\n\n");
+    assert_eq!(a.ask("set=1\nlisten_port=6000\nfwmark=9\n\n"), "errno=-98\n\n");
     assert!(!a.try_sh("wg set wg0 listen-port 6000").status.success());
     assert_eq!(a.sh("wg show wg0 listen-port").trim(), "51820");
     assert_eq!(
@@ -172,19 +172,19 @@ fn a_malformed_or_unfinished_request_changes_nothing() {
     let peer = format!("public_key={}\nallowed_ip=10.5.2.0/24\n", hex(&key_b.public));
     assert_eq!(
         a.ask(&format!("set=1\nlisten_port=6001\n{peer}endpoint=nonsense\n\n")),
-        "errno=22\n\n"
+        "errno=-22\n\n"
     );
     assert_eq!(
         a.ask(&format!("set=1\n{peer}")),
         "",
         "a client that goes away in the middle"
     );
-    assert_eq!(a.ask("get=2\n\n"), "errno=22\n\n");
+    assert_eq!(a.ask("get=2\n\n"), "errno=-22\n\n");
     assert_eq!(a.sh("wg show all dump"), before);
     // Several requests on one connection, each with its answer.
     assert_eq!(
         a.ask("set=1\nfwmark=3\n\nset=1\nnonsense\n\nset=1\nfwmark=4\n\n"),
-        "errno=0\n\nerrno=22\n\nerrno=0\n\n"
+        "errno=0\n\nerrno=-22\n\nerrno=0\n\n"
     );
     assert_eq!(a.sh("wg show wg0 fwmark").trim(), "0x4");
 }

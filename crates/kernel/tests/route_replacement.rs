@@ -73,6 +73,11 @@ fn no_packet_takes_the_default_route_while_a_route_is_replaced() {
             }
             outside.sh("ip addr add 10.244.2.5/32 dev far; ip addr add fd10:244:2::5/128 dev far nodad");
             sh("ip route add default via 192.0.2.2; ip -6 route add default via fd02::2");
+            // As plans do. A host that does not forward passes over an IPv6 route whose gateway does not answer, and takes a
+            // less specific one (net/ipv6/route.c, RT6_LOOKUP_F_REACHABLE).
+            sh("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
+            sh("ip neigh add 10.244.2.1 lladdr 02:00:00:00:00:09 dev warren-vx nud permanent");
+            sh("ip neigh add fd10:244:2::1 lladdr 02:00:00:00:00:09 dev warren-vx nud permanent");
 
             for (net, gateway, local, to) in [
                 ("10.244.2.0/24", "10.244.2.1", "0.0.0.0:0", "10.244.2.5:9"),

@@ -325,7 +325,10 @@ pub fn down(path: &Path) -> anyhow::Result<bool> {
 /// Why no lab can be on this machine, if none can; in words that say what to do about it.
 pub fn obstacle() -> anyhow::Result<Option<String>> {
     let program = Binaries::find()?.get("warren-lab")?;
-    let output = std::process::Command::new(program).arg("probe").output().context("run warren-lab")?;
+    let output = std::process::Command::new(program)
+        .arg("probe")
+        .output()
+        .context("run warren-lab")?;
     let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Ok((!output.status.success()).then_some(words))
 }

@@ -8,7 +8,9 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use warren_lab::demo::{DemoOptions, demo};
 use warren_lab::shell::Shell;
-use warren_lab::{ApiKind, Families, Lab, LabOptions, Place, PodKey, PodOptions, Port, hold, keep, probe, serve};
+use warren_lab::{
+    ApiKind, Families, Lab, LabOptions, Place, PodKey, PodOptions, Port, hold, keep, probe, serve,
+};
 
 /// A Kubernetes cluster on one machine: each node a set of namespaces with a real agent, real packets.
 ///
@@ -193,7 +195,10 @@ enum Node {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // The keeper's stderr is its log; what people read is said without a logger.
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
     match run(cli) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
@@ -204,7 +209,10 @@ fn main() -> ExitCode {
 }
 
 /// To people, beside what a command prints.
-#[expect(clippy::print_stderr, reason = "a command's way to tell of progress and failure")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a command's way to tell of progress and failure"
+)]
 fn say(text: &str) {
     eprintln!("warren-lab: {text}");
 }

@@ -9,9 +9,7 @@ use std::time::Duration;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use support::{
-    assert_all_reach_all, crossed_since, devices, lab, peers, status_when, two_pods_a_node,
-};
+use support::{assert_all_reach_all, crossed_since, devices, lab, peers, status_when, two_pods_a_node};
 use warren_cluster::mesh_resource::Mesh;
 use warren_lab::{ApiKind, Counts, Families, Lab, LabOptions, Place, PodOptions};
 
@@ -22,22 +20,38 @@ async fn pods_on_three_nodes_reach_each_other_through_wireguard_alone() {
 
 #[tokio::test]
 async fn pods_on_three_nodes_reach_each_other_on_a_real_api_server() {
-    on_three_nodes(LabOptions { api: ApiKind::Real, ..LabOptions::default() }).await;
+    on_three_nodes(LabOptions {
+        api: ApiKind::Real,
+        ..LabOptions::default()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn pods_reach_each_other_across_subnets() {
-    on_three_nodes(LabOptions { subnets: 2, ..LabOptions::default() }).await;
+    on_three_nodes(LabOptions {
+        subnets: 2,
+        ..LabOptions::default()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn pods_reach_each_other_in_a_cluster_of_ipv4_alone() {
-    on_three_nodes(LabOptions { families: Families::V4, ..LabOptions::default() }).await;
+    on_three_nodes(LabOptions {
+        families: Families::V4,
+        ..LabOptions::default()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn pods_reach_each_other_in_a_cluster_of_ipv6_alone() {
-    on_three_nodes(LabOptions { families: Families::V6, ..LabOptions::default() }).await;
+    on_three_nodes(LabOptions {
+        families: Families::V6,
+        ..LabOptions::default()
+    })
+    .await;
 }
 
 async fn on_three_nodes(options: LabOptions) {
@@ -48,18 +62,31 @@ async fn on_three_nodes(options: LabOptions) {
 
     let crossed = crossed_since(&lab, &Counts::default()).await;
     assert_eq!(crossed.plaintext, 0, "{crossed:?}");
-    assert!(crossed.wireguard_data > 0 && crossed.wireguard_handshake > 0, "{crossed:?}");
+    assert!(
+        crossed.wireguard_data > 0 && crossed.wireguard_handshake > 0,
+        "{crossed:?}"
+    );
     let status = status_when(&lab, "a handshake with every peer", |status| {
         peers(status).iter().all(|it| it["handshakeAgeSeconds"].is_u64())
     })
     .await;
     assert_eq!(peers(&status).len(), 6, "{status:#}");
-    assert!(peers(&status).iter().all(|it| goes_by(it, "wireguard")), "{status:#}");
+    assert!(
+        peers(&status).iter().all(|it| goes_by(it, "wireguard")),
+        "{status:#}"
+    );
 }
 
 #[tokio::test]
 async fn the_agent_restarts_under_traffic_without_losing_a_packet() {
-    let Some(lab) = lab(LabOptions { nodes: 2, ..LabOptions::default() }).await else { return };
+    let Some(lab) = lab(LabOptions {
+        nodes: 2,
+        ..LabOptions::default()
+    })
+    .await
+    else {
+        return;
+    };
     let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
     assert_eq!(ping(&lab, &from, &to[0], 1).await, (1, 1));
     let devices_before = devices(&lab, "node1").await;
@@ -77,13 +104,24 @@ async fn the_agent_restarts_under_traffic_without_losing_a_packet() {
         restart
     );
     assert_eq!((v4, v6), ((300, 300), (300, 300)), "sent and received");
-    assert_eq!(devices(&lab, "node1").await, devices_before, "the devices outlive the agent");
+    assert_eq!(
+        devices(&lab, "node1").await,
+        devices_before,
+        "the devices outlive the agent"
+    );
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
 }
 
 #[tokio::test]
 async fn pods_talk_while_no_agent_runs_and_still_encrypted() {
-    let Some(lab) = lab(LabOptions { nodes: 2, ..LabOptions::default() }).await else { return };
+    let Some(lab) = lab(LabOptions {
+        nodes: 2,
+        ..LabOptions::default()
+    })
+    .await
+    else {
+        return;
+    };
     let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
     lab.node_kill("node1").await.unwrap();
     lab.node_stop("node2").await.unwrap();
@@ -98,7 +136,15 @@ async fn pods_talk_while_no_agent_runs_and_still_encrypted() {
 
 #[tokio::test]
 async fn encryption_is_turned_on_in_a_live_cluster_without_losing_a_packet() {
-    let Some(lab) = lab(LabOptions { nodes: 2, agents: false, ..LabOptions::default() }).await else { return };
+    let Some(lab) = lab(LabOptions {
+        nodes: 2,
+        agents: false,
+        ..LabOptions::default()
+    })
+    .await
+    else {
+        return;
+    };
     let mesh: Api<Mesh> = Api::all(lab.client());
     let open: Mesh = serde_json::from_value(json!({
         "apiVersion": "warren-mesh.io/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"},
@@ -113,18 +159,30 @@ async fn encryption_is_turned_on_in_a_live_cluster_without_losing_a_packet() {
     assert_eq!(ping(&lab, &from, &to[0], 1).await, (1, 1));
     assert_eq!(ping(&lab, &from, &to[1], 1).await, (1, 1));
     let open = lab.counts().await.unwrap();
-    assert!(open.plaintext >= 4, "encryption is off and this is how it looks: {open:?}");
+    assert!(
+        open.plaintext >= 4,
+        "encryption is off and this is how it looks: {open:?}"
+    );
 
     let switch = async {
         let spec = json!({"spec": {"encryption": "wireguard"}});
-        mesh.patch("default", &PatchParams::default(), &Patch::Merge(&spec)).await.unwrap();
+        mesh.patch("default", &PatchParams::default(), &Patch::Merge(&spec))
+            .await
+            .unwrap();
         status_when(&lab, "WireGuard to every peer", |status| {
             let peers = peers(status);
-            peers.len() == 2 && peers.iter().all(|it| goes_by(it, "wireguard") && it["handshakeAgeSeconds"].is_u64())
+            peers.len() == 2
+                && peers
+                    .iter()
+                    .all(|it| goes_by(it, "wireguard") && it["handshakeAgeSeconds"].is_u64())
         })
         .await;
     };
-    let (v4, v6, ()) = tokio::join!(ping(&lab, &from, &to[0], 400), ping(&lab, &from, &to[1], 400), switch);
+    let (v4, v6, ()) = tokio::join!(
+        ping(&lab, &from, &to[0], 400),
+        ping(&lab, &from, &to[1], 400),
+        switch
+    );
     assert_eq!((v4, v6), ((400, 400), (400, 400)), "sent and received");
 
     let before = lab.counts().await.unwrap();
@@ -137,13 +195,35 @@ async fn encryption_is_turned_on_in_a_live_cluster_without_losing_a_packet() {
 
 #[tokio::test]
 async fn a_node_that_was_cut_off_is_reached_again() {
-    let Some(lab) = lab(LabOptions { nodes: 2, ..LabOptions::default() }).await else { return };
+    let Some(lab) = lab(LabOptions {
+        nodes: 2,
+        ..LabOptions::default()
+    })
+    .await
+    else {
+        return;
+    };
     let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
     assert_eq!(ping(&lab, &from, &to[0], 1).await, (1, 1));
     lab.node_cut("node2").await.unwrap();
-    assert_eq!(ping(&lab, &from, &to[0], 3).await.1, 0, "a cut link carries nothing");
+    assert_eq!(
+        ping(&lab, &from, &to[0], 3).await.1,
+        0,
+        "a cut link carries nothing"
+    );
     lab.node_mend("node2").await.unwrap();
-    let ping = ["ping", "-n", "-q", "-c", "1", "-i", "0.2", "-w", "20", to[0].as_str()];
+    let ping = [
+        "ping",
+        "-n",
+        "-q",
+        "-c",
+        "1",
+        "-i",
+        "0.2",
+        "-w",
+        "20",
+        to[0].as_str(),
+    ];
     let again = lab.run(from, &ping).await.unwrap();
     assert!(again.success(), "{again:?}");
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
@@ -151,7 +231,14 @@ async fn a_node_that_was_cut_off_is_reached_again() {
 
 #[tokio::test]
 async fn a_rebooted_node_keeps_its_key_and_takes_pods_again() {
-    let Some(lab) = lab(LabOptions { nodes: 2, ..LabOptions::default() }).await else { return };
+    let Some(lab) = lab(LabOptions {
+        nodes: 2,
+        ..LabOptions::default()
+    })
+    .await
+    else {
+        return;
+    };
     let (from, _) = a_pod_on_each_of_two_nodes(&lab).await;
     let key = |status: &Value| status["nodes"][1]["announcement"]["keys"].clone();
     let before = key(&support::status(&lab).await);
@@ -159,7 +246,18 @@ async fn a_rebooted_node_keeps_its_key_and_takes_pods_again() {
     lab.node_reboot("node2").await.unwrap();
     let again = lab.pod_add(PodOptions::new("again", "node2")).await.unwrap();
     for address in &again.addresses {
-        let ping = ["ping", "-n", "-q", "-c", "1", "-i", "0.2", "-w", "20", address.as_str()];
+        let ping = [
+            "ping",
+            "-n",
+            "-q",
+            "-c",
+            "1",
+            "-i",
+            "0.2",
+            "-w",
+            "20",
+            address.as_str(),
+        ];
         let answer = lab.run(from.clone(), &ping).await.unwrap();
         assert!(answer.success(), "{answer:?}");
     }
@@ -178,8 +276,14 @@ async fn a_pod_on_each_of_two_nodes(lab: &Lab) -> (Place, [String; 2]) {
 async fn ping(lab: &Lab, from: &Place, to: &str, count: u32) -> (u32, u32) {
     let count = count.to_string();
     let argv = ["ping", "-n", "-q", "-i", "0.02", "-W", "3", "-c", &count, to];
-    let output = lab.run_for(from.clone(), &argv, Duration::from_secs(60)).await.unwrap();
-    let line = output.stdout.lines().find(|it| it.contains("packets transmitted"));
+    let output = lab
+        .run_for(from.clone(), &argv, Duration::from_secs(60))
+        .await
+        .unwrap();
+    let line = output
+        .stdout
+        .lines()
+        .find(|it| it.contains("packets transmitted"));
     let line = line.unwrap_or_else(|| panic!("{output:?}"));
     let numbers: Vec<u32> = line.split_whitespace().filter_map(|it| it.parse().ok()).collect();
     (numbers[0], numbers[1])

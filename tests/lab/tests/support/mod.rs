@@ -24,7 +24,10 @@ pub(crate) async fn lab(options: LabOptions) -> Option<Lab> {
 
 /// Says why a test is not done. Returns always `None`.
 pub(crate) fn skip<T>(reason: &str) -> Option<T> {
-    assert!(std::env::var("WARREN_REQUIRE").as_deref() != Ok("all"), "a skip is a failure here: {reason}");
+    assert!(
+        std::env::var("WARREN_REQUIRE").as_deref() != Ok("all"),
+        "a skip is a failure here: {reason}"
+    );
     eprintln!("skipped: {reason}");
     None
 }
@@ -34,7 +37,9 @@ pub(crate) async fn two_pods_a_node(lab: &Lab) -> Facts {
     for node in lab.facts().await.unwrap().nodes {
         for prefix in ["a", "b"] {
             let name = format!("{prefix}-{}", node.name);
-            lab.pod_add(PodOptions::new(name.as_str(), &node.name)).await.unwrap();
+            lab.pod_add(PodOptions::new(name.as_str(), &node.name))
+                .await
+                .unwrap();
         }
     }
     lab.facts().await.unwrap()
@@ -56,14 +61,26 @@ pub(crate) async fn status_when(lab: &Lab, what: &str, wanted: impl Fn(&Value) -
         if wanted(&status) {
             return status;
         }
-        assert!(Instant::now() < deadline, "{what} did not come about in {PATIENCE:?}: {status:#}");
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not come about in {PATIENCE:?}: {status:#}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 /// What `warren status` says now.
 pub(crate) async fn status(lab: &Lab) -> Value {
-    let output = lab.warren(&["status", "--output", "json", "--kubeconfig", &lab.kubeconfig_inside()]).await.unwrap();
+    let output = lab
+        .warren(&[
+            "status",
+            "--output",
+            "json",
+            "--kubeconfig",
+            &lab.kubeconfig_inside(),
+        ])
+        .await
+        .unwrap();
     assert!(output.success(), "{output:?}");
     serde_json::from_str(&output.stdout).unwrap()
 }
@@ -74,7 +91,12 @@ pub(crate) fn peers(status: &Value) -> Vec<&Value> {
         .as_array()
         .unwrap()
         .iter()
-        .flat_map(|node| node["agent"]["peers"].as_array().map(Vec::as_slice).unwrap_or_default())
+        .flat_map(|node| {
+            node["agent"]["peers"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default()
+        })
         .collect()
 }
 
@@ -89,7 +111,10 @@ pub(crate) async fn crossed_since(lab: &Lab, earlier: &Counts) -> Counts {
 pub(crate) async fn devices(lab: &Lab, node: &str) -> Vec<String> {
     let script = "for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = warren-wg ] && \
                   [ \"$(readlink $p/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ] && echo ${p#/proc/}; done; true";
-    let output = lab.run(Place::Node(node.to_owned()), &["sh", "-c", script]).await.unwrap();
+    let output = lab
+        .run(Place::Node(node.to_owned()), &["sh", "-c", script])
+        .await
+        .unwrap();
     assert!(output.success(), "{output:?}");
     output.stdout.lines().map(str::to_owned).collect()
 }

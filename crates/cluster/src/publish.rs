@@ -11,6 +11,7 @@ use serde_json::json;
 use warren_model::announcement::ANNOTATION;
 use warren_model::{Announcement, Node, NodeName};
 
+use crate::api_error::status_code;
 use crate::write::{FIELD_MANAGER, WriteError};
 
 /// Whether the node, as the watch shows it, must be written for it to say `desired`. A node that is not there cannot be.
@@ -19,7 +20,10 @@ pub fn needs_publish(observed: Option<&Node>, desired: &Announcement) -> bool {
 }
 
 /// Writes the annotation by server-side apply. Apply would create a Node that does not exist; the uid keeps it from
-/// that (the server answers 409) and from writing to a Node that was deleted and made anew (422).
+/// that, and from writing to a Node that was deleted and made anew (the server answers 409 to both).
+///
+/// Servers before 1.30 or so cannot apply anything to a Node with two InternalIPs, which every dual-stack node has: they
+/// take `status.addresses` for a map by type and answer 500. They get the same by merge patch, which never creates.
 pub async fn publish(client: &Client, node: &Node, desired: &Announcement) -> Result<(), WriteError> {
     let object = format!("Node/{}", node.name);
     if node.uid.is_empty() {
@@ -34,14 +38,25 @@ pub async fn publish(client: &Client, node: &Node, desired: &Announcement) -> Re
             "annotations": {ANNOTATION: desired.to_json()},
         },
     });
-    let params = PatchParams::apply(FIELD_MANAGER).force();
     let nodes: Api<k8s::Node> = Api::all(client.clone());
-    match nodes
-        .patch(node.name.as_str(), &params, &Patch::Apply(&patch))
-        .await
+    let name = node.name.as_str();
+    let apply = PatchParams::apply(FIELD_MANAGER).force();
+    let mut result = nodes.patch(name, &apply, &Patch::Apply(&patch)).await;
+    if result
+        .as_ref()
+        .is_err_and(|error| status_code(error) == Some(500))
     {
-        Ok(_) => Ok(()),
-        Err(error) => Err(WriteError::new(object, &error)),
+        result = nodes.patch(name, &merging(), &Patch::Merge(&patch)).await;
+    }
+    result
+        .map(|_| ())
+        .map_err(|error| WriteError::new(object, &error))
+}
+
+fn merging() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
     }
 }
 
@@ -49,12 +64,10 @@ pub async fn publish(client: &Client, node: &Node, desired: &Announcement) -> Re
 /// leave the annotation where another field manager has written it too, and would create a missing Node.
 pub async fn withdraw(client: &Client, node: &NodeName) -> Result<(), WriteError> {
     let patch = json!({"metadata": {"annotations": {ANNOTATION: null}}});
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
     let nodes: Api<k8s::Node> = Api::all(client.clone());
-    let result = nodes.patch(node.as_str(), &params, &Patch::Merge(&patch)).await;
+    let result = nodes
+        .patch(node.as_str(), &merging(), &Patch::Merge(&patch))
+        .await;
     match result.map_err(|error| WriteError::new(format!("Node/{node}"), &error)) {
         Ok(_) | Err(WriteError::Gone { .. }) => Ok(()),
         Err(error) => Err(error),
@@ -136,6 +149,28 @@ mod tests {
         assert_eq!(
             body,
             json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata})
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_apply_to_a_dual_stack_node_gets_a_merge_patch() {
+        let api = FakeApi::default();
+        api.next_patch_answers(status(500, "InternalError"));
+        api.next_patch_answers(accepted());
+        publish(&api.client(), &node(None), &announcement(1))
+            .await
+            .unwrap();
+        let log = api.log();
+        assert_eq!(log[0].content_type, "application/apply-patch+yaml");
+        assert_eq!(log[1].content_type, "application/merge-patch+json");
+        let body: Value = serde_json::from_str(&log[1].body).unwrap();
+        assert_eq!(
+            body["metadata"]["uid"], "u1",
+            "it must not write to another node of that name"
+        );
+        assert_eq!(
+            body["metadata"]["annotations"]["warren-mesh.io/wireguard"],
+            announcement(1).to_json()
         );
     }
 

@@ -360,6 +360,23 @@ fn pods_are_masqueraded_towards_the_outside_and_nowhere_else() {
 }
 
 #[test]
+fn what_leaves_by_a_lane_from_a_foreign_address_gets_the_lanes_own() {
+    node(
+        "what_leaves_by_a_lane_from_a_foreign_address_gets_the_lanes_own",
+        async |node| {
+            let scene = Scene::new(node).await;
+            scene.route_remote("warren0", 3);
+            let remote = bound(&scene.lane, REMOTE, 8);
+            // The node's address on the underlay: what a process has that connected to a Service.
+            let own = [udp("192.0.2.1:9"), udp("[fd02::1]:9")];
+            for (index, lane) in ["192.0.3.1", "fd03::1"].into_iter().enumerate() {
+                assert_eq!(delivered(&own[index], &remote[index]).to_string(), lane);
+            }
+        },
+    );
+}
+
+#[test]
 fn counters_survive_a_new_content() {
     node("counters_survive_a_new_content", async |node| {
         let mut scene = Scene::new(node).await;

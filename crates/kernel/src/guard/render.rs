@@ -182,18 +182,15 @@ fn chains(guard: &Guard) -> BTreeMap<&'static str, Chain> {
                 rules: to_pod(),
             },
         ),
-    ]);
-    if !guard.masquerade.is_empty() {
-        let make = " { type nat hook postrouting priority 100; policy accept; }";
-        // `masquerade` is a word of nft's own.
-        chains.insert(
+        (
+            // `masquerade` is a word of nft's own.
             "translate",
             Chain {
-                make,
-                rules: masquerade(),
+                make: " { type nat hook postrouting priority 100; policy accept; }",
+                rules: translate(),
             },
-        );
-    }
+        ),
+    ]);
     let counts = chains.iter().map(|(name, chain)| (*name, chain.rules.len()));
     let comment = description(guard.fingerprint(), counts);
     let rules = vec![format!("return comment \"{comment}\"")];
@@ -276,15 +273,24 @@ fn to_pod() -> Vec<String> {
     rules
 }
 
-fn masquerade() -> Vec<String> {
-    let mut rules = vec![
-        "oifname { \"lo\", \"warren0\", \"warren1\", \"warren-vx\" } return".to_owned(),
+/// Two translations of sources. What leaves by a path of ours from an address that is no pod's of this node (a process of
+/// the node that asked for a Service, a connection from outside to a NodePort) becomes the node-local address: the peer
+/// takes nothing else from this node. What pods send outside the pod network becomes the node's address, where wanted.
+fn translate() -> Vec<String> {
+    const PATHS: &str = "oifname { \"warren0\", \"warren1\", \"warren-vx\" }";
+    vec![
+        "oifname \"lo\" return".to_owned(),
         "oifname \"wrn*\" return".to_owned(),
-    ];
-    both(&mut rules, |ip, v| {
-        format!("{ip} saddr @masquerade{v} {ip} daddr != @pod_networks{v} masquerade fully-random")
-    });
-    rules
+        format!("{PATHS} ip saddr != @local4 masquerade"),
+        format!("{PATHS} ip6 saddr != @local6 ip6 saddr != fe80::/10 masquerade"),
+        format!("{PATHS} return"),
+        outside("ip", "4"),
+        outside("ip6", "6"),
+    ]
+}
+
+fn outside(ip: &str, v: &str) -> String {
+    format!("{ip} saddr @masquerade{v} {ip} daddr != @pod_networks{v} masquerade fully-random")
 }
 
 /// RFC 4861, section 7.1: what comes from beyond the link has a lower hop limit.

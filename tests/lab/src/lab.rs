@@ -245,6 +245,15 @@ impl Lab {
         Ok(())
     }
 
+    /// How it misbehaves, and how often it has.
+    pub async fn faults(&self) -> anyhow::Result<Value> {
+        let request = http::Request::get("/warren-faults").body(Vec::new())?;
+        self.client()
+            .request(request)
+            .await
+            .context("ask for faults; only the embedded API has them")
+    }
+
     /// Has it behave again.
     pub async fn clear_faults(&self) -> anyhow::Result<()> {
         let request = http::Request::delete("/warren-faults").body(Vec::new())?;

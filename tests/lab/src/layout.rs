@@ -139,6 +139,7 @@ pub(crate) fn is_pod(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
 

@@ -59,6 +59,10 @@ pub(crate) fn isolate() -> anyhow::Result<bool> {
 }
 
 /// Splits the process. The caller must have one thread.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the first process of a PID namespace is made by fork alone"
+)]
 pub(crate) fn split() -> nix::Result<ForkResult> {
     // SAFETY: the process has one thread, so no lock is held by a thread that the child lacks.
     unsafe { fork() }

@@ -200,6 +200,7 @@ pub(crate) struct RunningPod {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
 

@@ -73,12 +73,16 @@ impl Shell {
     /// Where the capture is and what it counts; with `follow` once a second, until the lab ends.
     pub fn capture(&self, follow: bool, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "{}", self.0.pcap().display())?;
-        let mut counts: Counts = call(&self.0, &Request::Counts)?;
+        let counts: Counts = call(&self.0, &Request::Counts)?;
         write_counts(out, &counts)?;
-        while follow {
+        if follow { self.follow(counts, out) } else { Ok(()) }
+    }
+
+    fn follow(&self, mut counts: Counts, out: &mut impl Write) -> anyhow::Result<()> {
+        loop {
             thread::sleep(LOOK);
             let Ok(now) = call::<Counts>(&self.0, &Request::Counts) else {
-                break;
+                return Ok(());
             };
             let since = now.since(&counts);
             if since != Counts::default() {
@@ -93,7 +97,6 @@ impl Shell {
             }
             counts = now;
         }
-        Ok(())
     }
 
     /// The path of a kubeconfig for the lab's API.

@@ -265,6 +265,37 @@ async fn a_rebooted_node_keeps_its_key_and_takes_pods_again() {
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
 }
 
+#[tokio::test]
+async fn the_mesh_forms_although_the_api_loses_answers_and_forgets_its_history() {
+    let options = LabOptions {
+        agents: false,
+        ..LabOptions::default()
+    };
+    let Some(lab) = lab(options).await else { return };
+    let every_agent_call = json!({"rules": [
+        {"verb": "list", "count": 4, "fault": {"error": {"code": 500}}},
+        {"verb": "watch", "resource": "nodes", "count": 4, "fault": {"error": {"code": 410}}},
+        {"verb": "watch", "resource": "pods", "count": 2, "fault": "drop"},
+        {"verb": "patch", "resource": "nodes", "count": 2, "fault": "dropAnswer"},
+        {"verb": "patch", "resource": "nodes", "count": 2, "fault": {"error": {"code": 409}}},
+    ], "cutWatchesEveryMs": 700, "jitterMs": 50});
+    lab.set_faults(&every_agent_call).await.unwrap();
+    let nodes = ["node1", "node2", "node3"];
+    futures::future::try_join_all(nodes.map(|it| lab.node_start(it)))
+        .await
+        .unwrap();
+    let facts = two_pods_a_node(&lab).await;
+    assert_all_reach_all(&lab, &facts).await;
+    assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+    let plan = lab.faults().await.unwrap();
+    let hits = plan["rules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["hits"].as_u64().unwrap());
+    assert!(hits.clone().all(|it| it > 0), "every fault happened: {plan}");
+}
+
 /// The place of the first, and the addresses of the second, IPv4 and IPv6.
 async fn a_pod_on_each_of_two_nodes(lab: &Lab) -> (Place, [String; 2]) {
     lab.pod_add(PodOptions::new("from", "node1")).await.unwrap();

@@ -32,12 +32,8 @@ pub(crate) struct LabApi {
     pub(crate) client: Client,
     /// Where the host reaches it.
     pub(crate) host_url: String,
-    _backend: Backend,
-}
-
-enum Backend {
-    Embedded,
-    Real { _programs: real::RealApi },
+    /// Of the real one.
+    _programs: Option<real::RealApi>,
 }
 
 impl LabApi {
@@ -69,7 +65,7 @@ impl LabApi {
 
         host.set_nonblocking(true).context("the host's listener")?;
         let host = TcpListener::from_std(host).context("the host's listener")?;
-        let (backend, client);
+        let (programs, client);
         match options.api {
             ApiKind::Embedded => {
                 start_embedded(&identities).await?;
@@ -82,25 +78,25 @@ impl LabApi {
                 front::open(listener, Some(tls.clone()), plain);
                 front::open(host, Some(tls), plain);
                 client = client_of(dir).await?;
-                backend = Backend::Embedded;
+                programs = None;
             }
             ApiKind::Real => {
                 let assets = options
                     .assets
                     .as_deref()
                     .context("no folder with etcd and kube-apiserver")?;
-                let mut programs =
+                let mut started =
                     real::RealApi::start(assets, &dir.api(), inside, &certificates, &identities)?;
                 front::open(host, None, SocketAddr::new(loopback, API_PORT));
                 client = client_of(dir).await?;
-                programs.ready(&client).await?;
-                backend = Backend::Real { _programs: programs };
+                started.ready(&client).await?;
+                programs = Some(started);
             }
         }
         Ok(Self {
             client,
             host_url,
-            _backend: backend,
+            _programs: programs,
         })
     }
 }

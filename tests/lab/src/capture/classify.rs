@@ -233,6 +233,7 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
 

@@ -89,7 +89,16 @@ async fn answer(keeper: Arc<Keeper>, mut stream: UnixStream, life: watch::Sender
             reply(&mut stream, Ok(Value::Null)).await;
             life.send_replace(Life::Over);
         }
-        other => {
+        other @ (Request::Facts
+        | Request::Counts
+        | Request::NodeStart { .. }
+        | Request::NodeStop { .. }
+        | Request::NodeCut { .. }
+        | Request::NodeMend { .. }
+        | Request::NodeReboot { .. }
+        | Request::PodAdd(_)
+        | Request::PodRemove { .. }
+        | Request::PodCni { .. }) => {
             let result = handle(&keeper, other).await;
             reply(&mut stream, result).await;
         }

@@ -14,16 +14,20 @@ cd "$(dirname "$0")/.."
 . hack/lib.sh
 
 main() {
-    local argument
+    local argument sections=(demo)
     for argument in "$@"; do
         case "$argument" in
+        --real) sections+=(real-api) ;;
         -h | --help)
             sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' hack/demo.sh
             exit 0
             ;;
         esac
     done
-    hack/setup.sh demo
+    local section
+    for section in "${sections[@]}"; do
+        hack/setup.sh "$section"
+    done
     say 'building (some minutes the first time, then seconds)'
     cargo build --locked --workspace --bins
     local target

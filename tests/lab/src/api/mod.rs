@@ -85,8 +85,14 @@ impl LabApi {
                     .assets
                     .as_deref()
                     .context("no folder with etcd and kube-apiserver")?;
-                let mut started =
-                    real::RealApi::start(assets, &dir.api(), inside, &certificates, &identities)?;
+                let mut started = real::RealApi::start(
+                    assets,
+                    &dir.api(),
+                    inside,
+                    options.families,
+                    &certificates,
+                    &identities,
+                )?;
                 front::open(host, None, SocketAddr::new(loopback, API_PORT));
                 client = client_of(dir).await?;
                 started.ready(&client).await?;

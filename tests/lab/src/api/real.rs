@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::API_PORT;
 use super::credentials::{Certificates, Identities, write_secret};
+use crate::layout::Families;
 
 /// How long both together may take to answer. They take 1 to 5 seconds on an idle machine.
 const START: Duration = Duration::from_secs(90);
@@ -53,6 +54,7 @@ impl RealApi {
         assets: &Path,
         dir: &Path,
         advertise: IpAddr,
+        families: Families,
         certificates: &Certificates,
         identities: &Identities,
     ) -> anyhow::Result<Self> {
@@ -78,13 +80,17 @@ impl RealApi {
             certificates.accounts.public_key_pem().as_bytes(),
         )?;
         write_secret(&tokens, token_file(identities).as_bytes())?;
-        let services = if advertise.is_ipv4() {
-            "10.96.0.0/16"
-        } else {
-            "fd00:10:96::/112"
+        let services = match families {
+            Families::V4 => "10.96.0.0/16",
+            Families::V6 => "fd00:10:96::/112",
+            Families::Dual => "10.96.0.0/16,fd00:10:96::/112",
         };
+        let program = assets.join("kube-apiserver");
+        // Before 1.21 a node has one pod CIDR and a pod one address, unless this is asked for; after 1.24 it cannot be.
+        let dual_stack = (minor_version(&program)? < 21).then_some("--feature-gates=IPv6DualStack=true");
         let apiserver = spawn(
-            Command::new(assets.join("kube-apiserver"))
+            Command::new(program)
+                .args(dual_stack)
                 .arg(format!("--etcd-servers={ETCD}"))
                 .arg(format!("--secure-port={API_PORT}"))
                 .arg(format!(
@@ -148,6 +154,26 @@ impl RealApi {
             }
         }
     }
+}
+
+/// The 20 of `Kubernetes v1.20.2`.
+fn minor_version(program: &Path) -> anyhow::Result<u32> {
+    let output = std::process::Command::new(program)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("run {}", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let minor = text
+        .trim()
+        .strip_prefix("Kubernetes v1.")
+        .and_then(|it| it.split('.').next()?.parse().ok());
+    minor.with_context(|| {
+        format!(
+            "{} --version says {:?}, which is no version",
+            program.display(),
+            text.trim()
+        )
+    })
 }
 
 fn spawn(command: &mut Command, log: &Path) -> anyhow::Result<Child> {

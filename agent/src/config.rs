@@ -91,7 +91,12 @@ pub struct Config {
     #[arg(long, env = "WARREN_WIREGUARD", value_enum, default_value_t = WireguardKind::Auto)]
     pub wireguard: WireguardKind,
     /// What to log: a level, or levels by module, such as "info,warren_agent=debug".
-    #[arg(long, env = "WARREN_LOG", default_value = "info,kube_client=off", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "WARREN_LOG",
+        default_value = "info,kube_client=off",
+        value_name = "FILTER"
+    )]
     pub log: String,
     /// How to write log lines: text or json.
     #[arg(

@@ -4,6 +4,7 @@
 //! and now and then without a reason. It remembers nothing between passes that it could not see again.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use warren_cluster::Snapshot;
 use warren_ipam::Owner;
-use warren_kernel::{Kernel, sysctl};
+use warren_kernel::{Kernel, sysctl, veth};
 use warren_keymgr::KeyStore;
 use warren_model::status::{DropCount, PlanReport, PlannedStep};
 use warren_model::{Epoch, NodeName, PathKind, Refusal};
@@ -273,10 +274,16 @@ impl Reconciler {
             Action::ConfigureLane(lane, change) => {
                 parts.devices.configure(*lane, change, &parts.keys).await?
             }
+            Action::SetMtu(link, mtu) => match parts.attachments.pod_side(link) {
+                // A pod that sends more than the host side takes would lose it without a word: both sides change.
+                Some((netns, if_name)) => {
+                    veth::set_mtu(&parts.kernel, link, Path::new(&netns), &if_name, *mtu).await?;
+                }
+                None => parts.kernel.apply(action).await?,
+            },
             Action::RemoveLink(_, LinkKind::Lane(lane)) => parts.devices.remove(*lane).await?,
             Action::InstallGuard(_)
             | Action::CreateVxlan(..)
-            | Action::SetMtu(..)
             | Action::SetUp(_)
             | Action::SetSysctl(..)
             | Action::AddAddress(..)

@@ -76,6 +76,16 @@ impl SharedAttachments {
             .collect()
     }
 
+    /// The namespace of the pod that has this veth, and the name of the interface in it.
+    pub fn pod_side(&self, interface: &str) -> Option<(String, String)> {
+        let inner = self.lock();
+        let (owner, record, _) = inner
+            .store
+            .iter()
+            .find(|(_, record, _)| record.interface == interface)?;
+        Some((record.netns.clone(), owner.if_name.clone()))
+    }
+
     /// The attachments whose veth is among what was observed, as a plan wants them. Those whose veth is not, and that
     /// no request is busy with, are added to `leaked`.
     pub fn present(&self, observed: &Observed, leaked: &mut Vec<Owner>) -> Vec<Attachment> {

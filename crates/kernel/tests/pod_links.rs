@@ -227,6 +227,22 @@ fn a_host_name_without_our_mark_is_refused() {
 }
 
 #[test]
+fn a_new_mtu_is_one_for_both_sides() {
+    node("a_new_mtu_is_one_for_both_sides", async |node| {
+        let pod = Room::new();
+        let mut link = link(&pod, &["10.244.1.5"]);
+        veth::create(&node.kernel, &link).await.unwrap();
+        for mtu in [1300, 1450, 1450] {
+            veth::set_mtu(&node.kernel, &link.host_name, pod.path(), &link.if_name, mtu)
+                .await
+                .unwrap();
+            link.mtu = mtu;
+            assert_eq!(veth::check(&node.kernel, &link).await.unwrap(), []);
+        }
+    });
+}
+
+#[test]
 fn deleting_is_repeatable_by_either_name() {
     node("deleting_is_repeatable_by_either_name", async |node| {
         let kernel = &node.kernel;

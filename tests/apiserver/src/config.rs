@@ -16,7 +16,7 @@ pub struct Config {
     pub proxy_timeout: Duration,
     /// Bearer token to identity. Empty: no token is asked for and everybody may do everything.
     pub tokens: BTreeMap<String, User>,
-    /// Whether `system:node:X` may write only its own `Node`, its own lease, and events.
+    /// Whether `system:node:X` may write only its own `Node`, its own lease, events, and the status of custom resources.
     pub node_restriction: bool,
     /// Whether deleting a pod that is bound to a node only marks it (`deletionTimestamp`) until
     /// somebody deletes it with `gracePeriodSeconds: 0`, as a kubelet would.

@@ -113,6 +113,29 @@ pub async fn create(kernel: &Kernel, link: &PodLink) -> Result<(), VethError> {
     finished
 }
 
+/// Sets the MTU of both sides. The pod's side is lowered before the host's and raised after it: at no moment does the
+/// pod send more than the host side takes, and a crash in between is put right by doing it again.
+pub async fn set_mtu(
+    kernel: &Kernel,
+    host_name: &str,
+    netns: &Path,
+    if_name: &str,
+    mtu: u32,
+) -> Result<(), VethError> {
+    check_host_name(host_name)?;
+    let inside = Namespace::open(netns)?.netlink().await?;
+    let lowered = links::find(&inside, if_name)
+        .await?
+        .is_some_and(|pod_side| mtu < pod_side.mtu);
+    if lowered {
+        links::set_mtu(&inside, if_name, mtu).await?;
+        Ok(links::set_mtu(kernel.netlink(), host_name, mtu).await?)
+    } else {
+        links::set_mtu(kernel.netlink(), host_name, mtu).await?;
+        Ok(links::set_mtu(&inside, if_name, mtu).await?)
+    }
+}
+
 /// Removes a pod's link by its host side; gone already is fine.
 pub async fn delete(kernel: &Kernel, host_name: &str) -> Result<(), VethError> {
     check_host_name(host_name)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use warren_cluster::client::{ClientConfig, ClientError};
 use warren_cluster::mesh_status::{mesh_status, needs_write, steward, write_status};
 use warren_cluster::publish::{needs_publish, publish};
@@ -19,6 +19,9 @@ use crate::view::View;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// The longest pause after a failed write.
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// How long the watch is given to show what was written, before the same is written again.
+const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Writes this node's annotation and, in turn, the status of the Mesh.
 #[derive(Debug)]
@@ -35,9 +38,10 @@ impl Publishing {
     /// Writes what differs from what the API shows, and nothing else, until the drain is signalled.
     pub async fn run(self, mut views: watch::Receiver<Arc<View>>, drain: Drain) {
         let mut pause = FIRST_RETRY;
+        let mut written = Written::default();
         loop {
             let view = Arc::clone(&views.borrow_and_update());
-            let wait = match self.write(&view).await {
+            let wait = match self.write(&view, &mut written).await {
                 Ok(()) => None,
                 Err(error) => {
                     tracing::warn!(%error, "cannot write to the API");
@@ -64,7 +68,7 @@ impl Publishing {
         }
     }
 
-    async fn write(&self, view: &View) -> Result<(), PublishError> {
+    async fn write(&self, view: &View, written: &mut Written) -> Result<(), PublishError> {
         let Some(desired) = &view.desired else {
             return Ok(());
         };
@@ -73,21 +77,19 @@ impl Publishing {
         let stands = |link: &str| view.observed.links.get(link).is_some_and(|link| link.up);
         let lanes_stand = desired.lanes.keys().all(|lane| stands(lane.interface()));
         match (&desired.announcement, own) {
-            (Some(announcement), Some(own)) if lanes_stand && needs_publish(Some(own), announcement) => {
-                let written = self.publish(own, announcement).await;
-                if let Err(error) = &written {
-                    self.published.close(error.to_string());
-                }
-                written?;
-                tracing::info!(settled = %announcement.settled, keys = announcement.keys.len(), "published");
-                self.published.open();
-            }
             (Some(announcement), Some(own)) if !needs_publish(Some(own), announcement) => {
                 self.published.open()
             }
+            (Some(announcement), Some(own)) if lanes_stand => {
+                let content = format!("{} {}", own.uid, announcement.to_json());
+                if written.node.is_due(&content) {
+                    self.publish(own, announcement).await?;
+                    written.node.note(content);
+                }
+            }
             _ => {}
         }
-        self.write_mesh_status(view).await
+        self.write_mesh_status(view, &mut written.mesh).await
     }
 
     async fn publish(
@@ -95,11 +97,23 @@ impl Publishing {
         own: &warren_model::Node,
         announcement: &warren_model::Announcement,
     ) -> Result<(), PublishError> {
-        let client = self.credentials.build().await?;
-        Ok(publish(&client, own, announcement).await?)
+        let written = match self.credentials.build().await {
+            Ok(client) => publish(&client, own, announcement)
+                .await
+                .map_err(PublishError::from),
+            Err(error) => Err(error.into()),
+        };
+        match &written {
+            Ok(()) => {
+                tracing::info!(settled = %announcement.settled, keys = announcement.keys.len(), "published");
+                self.published.open();
+            }
+            Err(error) => self.published.close(error.to_string()),
+        }
+        written
     }
 
-    async fn write_mesh_status(&self, view: &View) -> Result<(), PublishError> {
+    async fn write_mesh_status(&self, view: &View, written: &mut Last) -> Result<(), PublishError> {
         let Some(object) = &view.snapshot.mesh_object else {
             return Ok(());
         };
@@ -110,11 +124,37 @@ impl Publishing {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         let status = mesh_status(&view.snapshot, i64::try_from(now).unwrap_or(i64::MAX));
-        if needs_write(object, &status) {
+        // Its times differ from call to call until the object shows them; the object's version tells one write from the next.
+        let content = format!("{} {:?}", object.uid, object.status);
+        if needs_write(object, &status) && written.is_due(&content) {
             let client = self.credentials.build().await?;
             write_status(&client, object, &status).await?;
+            written.note(content);
         }
         Ok(())
+    }
+}
+
+/// What was written last, which the watch may not show yet.
+#[derive(Debug, Default)]
+struct Written {
+    node: Last,
+    mesh: Last,
+}
+
+#[derive(Debug, Default)]
+struct Last(Option<(String, Instant)>);
+
+impl Last {
+    /// Whether this content is another than the last, or the last has not been shown in time.
+    fn is_due(&self, content: &str) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|(last, at)| last != content || at.elapsed() > SHOWN_WITHIN)
+    }
+
+    fn note(&mut self, content: String) {
+        self.0 = Some((content, Instant::now()));
     }
 }
 

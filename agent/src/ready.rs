@@ -1,6 +1,7 @@
 //! Whether the node can take pods: what each pass means for readiness, and the CNI configuration that follows from it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use warren_model::{Encryption, NodeName};
@@ -12,6 +13,9 @@ use crate::devices::Devices;
 use crate::metrics::MeshMetrics;
 use crate::status::status;
 use crate::view::View;
+
+/// How often it is looked again while the node is not ready.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// What must hold before pods may be attached.
 #[derive(Debug)]
@@ -60,7 +64,7 @@ impl Follower {
 
     /// Follows until the drain is signalled.
     pub async fn run(self, mut views: watch::Receiver<Arc<View>>, drain: Drain) {
-        let mut written = false;
+        let mut trouble = None;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
             self.judge(&view);
@@ -69,13 +73,13 @@ impl Follower {
                 self.metrics.show(&status);
             }
             if ready {
-                written = self.write_conf(written);
+                trouble = self.write_conf(trouble.as_deref());
             }
             tokio::select! {
                 () = drain.drained() => return,
                 changed = views.changed() => if changed.is_err() { return },
                 // Publishing opens its gate on its own time, and a configuration that could not be written is tried again.
-                () = tokio::time::sleep(std::time::Duration::from_millis(250)), if !ready || !written => {}
+                () = tokio::time::sleep(RETRY), if !ready || trouble.is_some() => {}
             }
         }
     }
@@ -118,22 +122,22 @@ impl Follower {
         }
     }
 
-    fn write_conf(&self, written: bool) -> bool {
+    /// Writes the CNI configuration if it is not as it should be; returns what keeps it from being written. Said once
+    /// for each different reason: it is tried often.
+    fn write_conf(&self, trouble: Option<&str>) -> Option<String> {
         match tokio::task::block_in_place(|| cni_conf::install_conf(&self.config)) {
             Ok(changed) => {
                 if changed {
                     tracing::info!(dir = %self.config.cni_conf_dir.display(), "ready; wrote the CNI configuration");
                 }
-                true
+                None
             }
             Err(error) => {
-                if written {
-                    tracing::warn!(
-                        error = format!("{:#}", anyhow::Error::from(error)),
-                        "cannot write the CNI configuration"
-                    );
+                let error = format!("{:#}", anyhow::Error::from(error));
+                if trouble != Some(error.as_str()) {
+                    tracing::warn!(error, "cannot write the CNI configuration");
                 }
-                false
+                Some(error)
             }
         }
     }

@@ -33,8 +33,8 @@ use crate::status::status;
 
 /// A turn of the main loop that takes longer than this is stuck.
 const STUCK: Duration = Duration::from_secs(180);
-/// How long CNI requests in flight may take once the end has begun.
-const LAST_REQUESTS: Duration = Duration::from_secs(20);
+/// How long CNI requests in flight may take once the end has begun: less than the DaemonSet's grace period.
+const LAST_REQUESTS: Duration = Duration::from_secs(8);
 
 /// Runs the agent until SIGTERM or SIGINT. Devices, routes, guard and CNI configuration stay: they carry the pods'
 /// traffic and keep it from leaving in the clear while no agent runs.

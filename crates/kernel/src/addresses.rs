@@ -10,10 +10,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::time::Instant;
 
+use crate::family::{family, full_length};
 use crate::links::{self, LinkEntry, is_ours};
 use crate::netlink::{Netlink, NetlinkError, accept};
 use crate::routes;
@@ -99,22 +100,6 @@ pub(crate) async fn remove(netlink: &Netlink, link: &str, address: IpAddr) -> Re
         netlink.act(message, 0, &act).await,
         &[libc::EADDRNOTAVAIL, libc::ENODEV],
     )
-}
-
-/// The family of an address, in netlink's terms.
-pub(crate) fn family(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    }
-}
-
-/// 32 or 128.
-pub(crate) fn full_length(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
-    }
 }
 
 /// 169.254.0.0/16 is not meant: only IPv6 makes such addresses by itself.

@@ -25,6 +25,7 @@
 
 pub mod addresses;
 pub mod events;
+mod family;
 pub mod guard;
 pub mod kernel;
 pub mod links;

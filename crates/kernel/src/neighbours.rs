@@ -16,7 +16,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use warren_plan::Mac;
 use warren_plan::state::VXLAN_INTERFACE;
 
-use crate::addresses::family;
+use crate::family::family;
 use crate::links::{self, LinkEntry, is_ours};
 use crate::netlink::{Netlink, NetlinkError, accept};
 

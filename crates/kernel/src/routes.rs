@@ -20,7 +20,7 @@ use netlink_packet_route::route::{
 use warren_plan::state::ROUTE_PROTOCOL;
 use warren_plan::{Route, RouteTarget};
 
-use crate::addresses::{family, full_length};
+use crate::family::{family, full_length};
 use crate::links::{self, LinkEntry};
 use crate::netlink::{Netlink, NetlinkError};
 

@@ -9,6 +9,7 @@ use netlink_packet_route::route::{
 };
 
 use super::{HOST_MAC, PodLink, VethError};
+use crate::family::family;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::netns::Namespace;
 use crate::sysctl;
@@ -103,7 +104,7 @@ async fn set(inside: &Netlink, route: RouteMessage, act: &str) -> Result<(), Net
 
 fn route(address: IpAddr, index: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = addresses::family(address);
+    message.header.address_family = family(address);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = RouteScope::Universe;

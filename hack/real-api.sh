@@ -15,10 +15,12 @@ cd "$(dirname "$0")/.."
 
 VERSION=1.20.2
 GO_VERSION=1.19
+# Raised with every change to what is built, so that a copy made before it is not taken for it.
+REVISION=2
 CACHE="${WARREN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/warren}/real-api"
 
 main() {
-    local assets="$CACHE/v$VERSION"
+    local assets="$CACHE/v$VERSION-$REVISION"
     if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
         if complete "$KUBEBUILDER_ASSETS"; then
             (cd "$KUBEBUILDER_ASSETS" && pwd)
@@ -30,7 +32,7 @@ main() {
         have apt-get || die "this is not a Debian system; set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver"
         mkdir -p "$CACHE"
         CACHE=$(cd "$CACHE" && pwd)
-        assets="$CACHE/v$VERSION"
+        assets="$CACHE/v$VERSION-$REVISION"
         exec 9>"$CACHE/lock"
         flock --nonblock 9 || { say "waiting for another build of the Kubernetes API in $CACHE" && flock 9; }
         # Who waited finds it done.

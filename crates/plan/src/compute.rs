@@ -49,15 +49,23 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
             .iter()
             .map(move |cidr| (lane.interface().to_owned(), cidr.node_address()))
     });
+    let addresses: BTreeSet<(String, IpAddr)> = lane_addresses.chain(overlay.addresses).collect();
+    // A route may name only a source that an interface has.
+    let carried = |cidr: &&PodCidr| {
+        addresses
+            .iter()
+            .any(|(_, address)| *address == cidr.node_address())
+    };
+    let sources: Vec<PodCidr> = own_cidrs.iter().filter(carried).copied().collect();
     let mut neighbours = overlay.neighbours;
     neighbours.extend(pod_neighbours(&local.attachments));
     Desired {
         guard: guard(&cluster.mesh, local, own_cidrs, &accepted.sealed, &peers),
         lanes: lanes(&cluster.mesh, local, own_ips, &peers),
-        addresses: lane_addresses.chain(overlay.addresses).collect(),
+        addresses,
         neighbours,
         fdb: overlay.fdb,
-        routes: routes(local, own_cidrs, &peers),
+        routes: routes(local, own_cidrs, &sources, &peers),
         sysctls: links::sysctls(&links.links, own_cidrs),
         announcement: announcement(&cluster.mesh, local),
         peers: peers
@@ -173,41 +181,35 @@ fn newest_in(lane: Lane, local: &Local) -> Option<Epoch> {
         .max()
 }
 
-fn routes(local: &Local, own_cidrs: &[PodCidr], peers: &[Chosen<'_>]) -> BTreeMap<IpNet, Route> {
+fn routes(
+    local: &Local,
+    own_cidrs: &[PodCidr],
+    sources: &[PodCidr],
+    peers: &[Chosen<'_>],
+) -> BTreeMap<IpNet, Route> {
+    let plain = |target| Route { target, source: None };
     let mut routes = BTreeMap::new();
     for cidr in own_cidrs {
-        routes.insert(
-            cidr.net(),
-            Route {
-                target: RouteTarget::Blackhole,
-                source: None,
-            },
-        );
+        routes.insert(cidr.net(), plain(RouteTarget::Blackhole));
     }
     for chosen in peers {
         for cidr in &chosen.peer.cidrs {
-            routes.insert(cidr.net(), remote_route(*cidr, own_cidrs, chosen.route()));
+            routes.insert(cidr.net(), remote_route(*cidr, sources, chosen.route()));
         }
     }
     for attachment in &local.attachments {
         for address in &attachment.addresses {
+            // Without a source: that would tie the way to the node's own pods to the lanes, which carry it.
             let target = RouteTarget::Device(attachment.interface.clone());
-            // What the node itself sends to its pods comes from the node-local address, never from an underlay one.
-            let source = own_cidrs
-                .iter()
-                .find(|cidr| cidr.contains(*address))
-                .map(|cidr| cidr.node_address());
-            routes.insert(IpNet::from(*address), Route { target, source });
+            routes.insert(IpNet::from(*address), plain(target));
         }
     }
     routes
 }
 
-fn remote_route(cidr: PodCidr, own_cidrs: &[PodCidr], route: Option<PeerRoute>) -> Route {
-    let source = own_cidrs
-        .iter()
-        .find(|own| own.family() == cidr.family())
-        .map(|own| own.node_address());
+fn remote_route(cidr: PodCidr, sources: &[PodCidr], route: Option<PeerRoute>) -> Route {
+    let own = sources.iter().find(|own| own.family() == cidr.family());
+    let source = own.map(|own| own.node_address());
     let target = match route {
         Some(PeerRoute::Wireguard(key, _)) => RouteTarget::Device(key.epoch.lane().interface().to_owned()),
         Some(PeerRoute::Vxlan(_)) => {
@@ -217,12 +219,12 @@ fn remote_route(cidr: PodCidr, own_cidrs: &[PodCidr], route: Option<PeerRoute>) 
         Some(PeerRoute::Direct(gateway)) if gateway.is_ipv4() == cidr.net().addr().is_ipv4() => {
             RouteTarget::Gateway(gateway)
         }
-        Some(PeerRoute::Direct(_)) | None => RouteTarget::Unreachable,
-    };
-    let source = if target == RouteTarget::Unreachable {
-        None
-    } else {
-        source
+        Some(PeerRoute::Direct(_)) | None => {
+            return Route {
+                target: RouteTarget::Unreachable,
+                source: None,
+            };
+        }
     };
     Route { target, source }
 }

@@ -204,6 +204,15 @@ proptest! {
     }
 
     #[test]
+    fn a_route_names_only_a_source_that_an_interface_has(cluster in a_cluster(), local in a_local()) {
+        let desired = compute(&cluster, &local);
+        for (net, route) in &desired.routes {
+            let carried = |source| desired.addresses.iter().any(|(_, address)| *address == source);
+            prop_assert!(route.source.is_none_or(carried), "{} {}", net, route);
+        }
+    }
+
+    #[test]
     fn a_proven_endpoint_is_never_reset(situation in a_situation()) {
         let desired = compute(&situation.cluster, &situation.local);
         for step in diff(&desired, &situation.observed) {

@@ -45,6 +45,8 @@ struct Findings {
     pods_reached: Reached,
     hosts_reached: Reached,
     status: bool,
+    /// Of a pod on the last node.
+    address: String,
     counts: Counts,
 }
 
@@ -80,7 +82,7 @@ async fn run(options: &DemoOptions) -> anyhow::Result<i32> {
     let lab = bring_up(options).await?;
     let findings = look(&lab).await?;
     if options.keep {
-        say(&how_to_look_around(lab.dir()));
+        say(&how_to_look_around(lab.dir(), &findings.address));
         lab.detach().await?;
     } else {
         heading("taking everything down");
@@ -170,6 +172,11 @@ async fn look(lab: &Lab) -> anyhow::Result<Findings> {
         pods_reached,
         hosts_reached,
         status: status.success(),
+        address: facts
+            .pods
+            .last()
+            .and_then(|it| it.addresses.first().cloned())
+            .unwrap_or_default(),
         counts,
     })
 }
@@ -203,17 +210,18 @@ fn pod_name(node: u8, n: u8) -> String {
     format!("{}{node}", char::from(b'a' + n))
 }
 
-fn how_to_look_around(dir: &Path) -> String {
+fn how_to_look_around(dir: &Path, address: &str) -> String {
     let lab = std::env::current_exe().map_or_else(|_| "warren-lab".to_owned(), |it| it.display().to_string());
     let lab = if dir == LabDir::default_path() {
         lab
     } else {
         format!("{lab} --dir {}", dir.display())
     };
+    let ping = format!("pod exec a1 -- ping -c 3 {address}");
     let mut text = String::from("\nThe lab stays up. Look around:\n");
     for (command, meaning) in [
         ("status", "nodes, peers, pods"),
-        ("pod exec a1 -- ping -c 3 PODADDRESS", "from a pod"),
+        (ping.as_str(), "from a pod"),
         ("node exec node1 -- wg show", "on a node"),
         ("capture --follow", "what crosses the underlay"),
         (

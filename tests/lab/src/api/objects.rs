@@ -16,6 +16,10 @@ use crate::pod::{PodKey, PodOptions};
 
 const MANAGER: &str = "warren-lab";
 
+/// The one container of a pod, and what it would be made of: nobody pulls it.
+const CONTAINER: &str = "main";
+const IMAGE: &str = "warren-lab/pod";
+
 /// Applies what `manifests/base` gives agents: resource definitions and rights.
 pub(crate) async fn prepare(client: &Client) -> anyhow::Result<()> {
     for crd in warren_cluster::crds() {
@@ -156,7 +160,7 @@ pub(crate) async fn create_pod(client: &Client, pod: &PodOptions) -> anyhow::Res
         "spec": {
             "nodeName": pod.node,
             "automountServiceAccountToken": false,
-            "containers": [{"name": "main", "image": "warren-lab/pod", "ports": ports}],
+            "containers": [{"name": CONTAINER, "image": IMAGE, "ports": ports}],
         },
     }))?;
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.key.namespace);
@@ -182,6 +186,10 @@ pub(crate) async fn set_pod_running(
         "podIP": addresses.first(),
         "podIPs": all,
         "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{
+            "name": CONTAINER, "image": IMAGE, "imageID": "", "ready": true, "restartCount": 0,
+            "state": {"running": {}},
+        }],
     }});
     api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&status))
         .await

@@ -6,6 +6,8 @@
 //! interface, route and mount of the lab is gone. It was never possible for them to show up on the host.
 
 mod node;
+mod pods;
+mod programs;
 mod requests;
 mod state;
 

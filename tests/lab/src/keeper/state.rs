@@ -1,44 +1,34 @@
 //! What a keeper keeps: the API, the nodes and the pods; and what can be done to them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 use futures::future::{join_all, try_join_all};
 use tokio::net::UnixListener;
-use tokio::process::Command;
-use tokio::time::{Instant, sleep};
 
-use super::node::{Inside, Node};
+use super::node::Node;
+use super::pods::facts_of;
 use super::{Progress, report};
 use crate::api::{LabApi, objects};
 use crate::binaries::Binaries;
 use crate::capture::{Capture, Counts};
-use crate::cni::{self, CniCommand};
-use crate::control::{Output, Place, Run};
 use crate::dir::LabDir;
-use crate::facts::{Facts, NodeFacts, PodFacts};
+use crate::facts::{Facts, NodeFacts};
 use crate::layout::NodeLayout;
-use crate::namespaces::{Namespaces, exit_code};
 use crate::options::LabOptions;
-use crate::pod::{PodKey, PodOptions, RunningPod, Sandbox};
+use crate::pod::{PodKey, RunningPod};
 use crate::underlay;
-
-/// How long a kubelet's attempts to attach a pod are repeated.
-const ATTACH: Duration = Duration::from_secs(30);
 
 /// A lab that is up.
 pub(super) struct Keeper {
-    dir: LabDir,
-    options: LabOptions,
-    binaries: Binaries,
+    pub(super) dir: LabDir,
+    pub(super) options: LabOptions,
+    pub(super) binaries: Binaries,
     capture: Capture,
-    api: LabApi,
+    pub(super) api: LabApi,
     nodes: Vec<Node>,
-    pods: Mutex<BTreeMap<PodKey, Arc<tokio::sync::Mutex<RunningPod>>>>,
+    pub(super) pods: Mutex<BTreeMap<PodKey, Arc<tokio::sync::Mutex<RunningPod>>>>,
     cut: Mutex<Vec<NodeLayout>>,
     rootless: bool,
 }
@@ -180,235 +170,8 @@ impl Keeper {
         node.agent_ready().await
     }
 
-    /// Makes and attaches a pod, as kubelet and container runtime do together. What fails leaves nothing.
-    pub(super) async fn pod_add(&self, options: PodOptions) -> anyhow::Result<PodFacts> {
-        let node = self.node(&options.node)?;
-        let uid = objects::create_pod(&self.api.client, &options).await?;
-        let sandbox = Sandbox::new(&options, uid)?;
-        let inside = node.inside();
-        let attached = self.attach(node, &inside, &options, &sandbox).await;
-        let pod = match attached {
-            Ok(pod) => pod,
-            Err(error) => {
-                if let Err(error) = self.discard(node, &inside, &sandbox, None).await {
-                    tracing::warn!(pod = %sandbox.key, "{error:#}");
-                }
-                return Err(error.context(format!("attach Pod {}", sandbox.key)));
-            }
-        };
-        let facts = facts_of(&pod);
-        lock(&self.pods).insert(options.key, Arc::new(tokio::sync::Mutex::new(pod)));
-        Ok(facts)
-    }
-
-    async fn attach(
-        &self,
-        node: &Node,
-        inside: &Inside,
-        options: &PodOptions,
-        sandbox: &Sandbox,
-    ) -> anyhow::Result<RunningPod> {
-        let netns = sandbox.netns_name();
-        ip(inside, &["netns", "add", &netns]).await?;
-        ip(inside, &["-netns", &netns, "link", "set", "lo", "up"]).await?;
-        let namespaces = inside.namespaces.with_net(inside.holder, &sandbox.netns)?;
-        let deadline = Instant::now() + ATTACH;
-        let result = loop {
-            match cni::run(&node.dir, &inside.namespaces, CniCommand::Add, sandbox, None).await {
-                Ok(result) => break result.context("a CNI chain without result")?,
-                Err(failure) if failure.try_again() && Instant::now() < deadline => {
-                    sleep(Duration::from_millis(100)).await;
-                }
-                Err(failure) => return Err(failure.into()),
-            }
-        };
-        let addresses = cni::addresses(&result);
-        ensure!(
-            addresses.len() == self.options.families.count(),
-            "the CNI result has the addresses {addresses:?}, not one of each family: {result}"
-        );
-        let server = if options.ports.is_empty() {
-            None
-        } else {
-            Some(serve_ports(node, &namespaces, options)?)
-        };
-        objects::set_pod_running(&self.api.client, &sandbox.key, &addresses).await?;
-        Ok(RunningPod {
-            node: options.node.clone(),
-            sandbox: sandbox.clone(),
-            namespaces,
-            result: Some(result),
-            addresses,
-            server,
-        })
-    }
-
-    /// Detaches and deletes a pod.
-    pub(super) async fn pod_remove(&self, key: &PodKey) -> anyhow::Result<()> {
-        let pod = self.pod(key)?;
-        let mut pod = pod.lock().await;
-        let node = self.node(&pod.node)?;
-        if let Some(mut server) = pod.server.take() {
-            server.kill().await.context("end the pod's server")?;
-        }
-        self.discard(node, &node.inside(), &pod.sandbox, pod.result.as_ref())
-            .await?;
-        lock(&self.pods).remove(key);
-        Ok(())
-    }
-
-    /// The order of a kubelet: plugins, then the network namespace, then the object.
-    async fn discard(
-        &self,
-        node: &Node,
-        inside: &Inside,
-        sandbox: &Sandbox,
-        result: Option<&serde_json::Value>,
-    ) -> anyhow::Result<()> {
-        let detached = cni::run(&node.dir, &inside.namespaces, CniCommand::Del, sandbox, result).await;
-        if Path::new("/proc")
-            .join(inside.holder.to_string())
-            .join("root")
-            .join(relative(&sandbox.netns))
-            .exists()
-        {
-            ip(inside, &["netns", "delete", &sandbox.netns_name()]).await?;
-        }
-        objects::delete_pod(&self.api.client, &sandbox.key).await?;
-        detached
-            .map(drop)
-            .with_context(|| format!("detach Pod {}", sandbox.key))
-    }
-
-    /// One CNI command, for a pod that exists.
-    pub(super) async fn pod_cni(
-        &self,
-        key: &PodKey,
-        command: CniCommand,
-    ) -> anyhow::Result<serde_json::Value> {
-        let pod = self.pod(key)?;
-        let mut pod = pod.lock().await;
-        let node = self.node(&pod.node)?;
-        let previous = if command == CniCommand::Add {
-            None
-        } else {
-            pod.result.clone()
-        };
-        let inside = node.inside();
-        let answer = cni::run(
-            &node.dir,
-            &inside.namespaces,
-            command,
-            &pod.sandbox,
-            previous.as_ref(),
-        )
-        .await?;
-        if command == CniCommand::Add {
-            pod.addresses = answer.as_ref().map(cni::addresses).unwrap_or_default();
-            pod.result.clone_from(&answer);
-        }
-        Ok(answer.unwrap_or_default())
-    }
-
-    /// Runs a program to its end.
-    pub(super) async fn run(&self, run: Run) -> anyhow::Result<Output> {
-        let (program, arguments) = run.argv.split_first().context("no program to run")?;
-        let mut command = match &run.place {
-            Place::Root => self.root_command(program),
-            Place::Node(name) => self.node(name)?.command(program),
-            Place::Pod(key) => {
-                let node = self.pod(key)?.lock().await.node.clone();
-                self.node(&node)?.command(program)
-            }
-        };
-        command.args(arguments).envs(&run.env);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        // The handles live until the program has started.
-        let mut child = self
-            .within(&run.place, |namespaces| {
-                namespaces.apply(command.as_std_mut());
-                command.spawn().with_context(|| format!("run {program}"))
-            })
-            .await?;
-        let mut stdin = child.stdin.take();
-        let feed = async {
-            if let Some(mut stdin) = stdin.take() {
-                // A program need not read what it is given.
-                let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, run.stdin.as_bytes()).await;
-            }
-        };
-        let limit = Duration::from_millis(run.timeout_ms);
-        let both = async { tokio::join!(feed, child.wait_with_output()).1 };
-        let Ok(output) = tokio::time::timeout(limit, both).await else {
-            bail!("{} did not end within {limit:?}", run.argv.join(" "))
-        };
-        let output = output.with_context(|| format!("wait for {program}"))?;
-        Ok(Output {
-            code: exit_code(output.status),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
-    }
-
-    /// Does something with the namespaces of a place.
-    pub(super) async fn within<T>(
-        &self,
-        place: &Place,
-        act: impl FnOnce(&Namespaces) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        match place {
-            Place::Root => act(&Namespaces::of_process(std::process::id())?),
-            Place::Node(name) => act(&self.node(name)?.inside().namespaces),
-            Place::Pod(key) => act(&self.pod(key)?.lock().await.namespaces),
-        }
-    }
-
-    /// What a program that is run in a place finds in its environment.
-    pub(super) async fn environment(&self, place: &Place) -> anyhow::Result<BTreeMap<String, String>> {
-        let node = match place {
-            Place::Root => None,
-            Place::Node(name) => Some(self.node(name)?),
-            Place::Pod(key) => {
-                let name = self.pod(key)?.lock().await.node.clone();
-                Some(self.node(&name)?)
-            }
-        };
-        let mut env = BTreeMap::new();
-        match node {
-            Some(node) => {
-                env.extend(
-                    node.env()
-                        .iter()
-                        .map(|(k, v)| (k.clone(), v.to_string_lossy().into_owned())),
-                );
-            }
-            None => {
-                env.insert(
-                    "PATH".to_owned(),
-                    self.binaries.search_path().to_string_lossy().into_owned(),
-                );
-                env.insert(
-                    "KUBECONFIG".to_owned(),
-                    self.dir.inside_kubeconfig().to_string_lossy().into_owned(),
-                );
-            }
-        }
-        Ok(env)
-    }
-
-    fn root_command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command
-            .env("PATH", self.binaries.search_path())
-            .env("KUBECONFIG", self.dir.inside_kubeconfig());
-        command
-    }
-
-    fn node(&self, name: &str) -> anyhow::Result<&Node> {
+    /// The node of that name.
+    pub(super) fn node(&self, name: &str) -> anyhow::Result<&Node> {
         self.nodes
             .iter()
             .find(|it| it.layout.name() == name)
@@ -420,7 +183,8 @@ impl Keeper {
             })
     }
 
-    fn pod(&self, key: &PodKey) -> anyhow::Result<Arc<tokio::sync::Mutex<RunningPod>>> {
+    /// The pod of that name.
+    pub(super) fn pod(&self, key: &PodKey) -> anyhow::Result<Arc<tokio::sync::Mutex<RunningPod>>> {
         lock(&self.pods)
             .get(key)
             .cloned()
@@ -428,54 +192,8 @@ impl Keeper {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks what no panic can have left half done.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change under these locks is a single insertion or removal.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn relative(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
-}
-
-fn facts_of(pod: &RunningPod) -> PodFacts {
-    PodFacts {
-        key: pod.sandbox.key.clone(),
-        node: pod.node.clone(),
-        addresses: pod.addresses.clone(),
-        container_id: pod.sandbox.container_id.clone(),
-        netns: pod.sandbox.netns.clone(),
-    }
-}
-
-fn serve_ports(
-    node: &Node,
-    namespaces: &Namespaces,
-    options: &PodOptions,
-) -> anyhow::Result<tokio::process::Child> {
-    let exe = std::env::current_exe().context("find this program")?;
-    let mut command = node.command(&exe.to_string_lossy());
-    command
-        .arg("pod-serve")
-        .arg(&options.key.name)
-        .args(options.ports.iter().map(ToString::to_string));
-    command.stdin(Stdio::null());
-    namespaces.apply(command.as_std_mut());
-    command.spawn().context("start the pod's server")
-}
-
-async fn ip(inside: &Inside, arguments: &[&str]) -> anyhow::Result<()> {
-    let mut command = Command::new("ip");
-    command.args(arguments).stdin(Stdio::null());
-    inside.namespaces.apply(command.as_std_mut());
-    let output = command
-        .output()
-        .await
-        .context("run ip (Debian package iproute2)")?;
-    ensure!(
-        output.status.success(),
-        "ip {} failed: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
 }

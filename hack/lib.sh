@@ -5,6 +5,9 @@
 # Commands of the system administrator's folders (ip, nft, wg) are needed by people too; Debian leaves those
 # folders out of a user's PATH. A fresh toolchain is in ~/.cargo/bin before any shell profile says so.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
+# Where unpack_debs puts what must not be installed.
+UNPACKED="${WARREN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/warren}/unpacked"
+PATH="$PATH:$UNPACKED/usr/bin:$UNPACKED/usr/sbin"
 export PATH
 
 # say TEXT...: one line of progress.
@@ -63,3 +66,29 @@ install_debs() {
     as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install --yes --quiet=2 --option Dpkg::Use-Pty=0 --no-install-recommends "$@" >&2
 }
+
+# unpack_debs [NEED=]PACKAGE...: the same for packages that would start a service and enable it at boot: they are
+# unpacked into a folder of the user's instead of installed. What they depend on must be there.
+unpack_debs() {
+    local item missing=() downloads deb
+    for item in "$@"; do
+        present "${item%%=*}" || missing+=("${item#*=}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    have apt-get || die "this is not a Debian system; install what these packages hold and start again: ${missing[*]}"
+    say "unpacking Debian packages: ${missing[*]}"
+    downloads=$(mktemp -d)
+    if ! download_debs "$downloads" "${missing[@]}"; then
+        as_root apt-get update -qq
+        download_debs "$downloads" "${missing[@]}" ||
+            die "could not download ${missing[*]}: see apt's message above; 'apt-get download ${missing[*]}' must work"
+    fi
+    mkdir -p "$UNPACKED"
+    for deb in "$downloads"/*.deb; do
+        dpkg-deb --extract "$deb" "$UNPACKED"
+    done
+    rm -r "$downloads"
+}
+
+# download_debs FOLDER PACKAGE... As the user that apt would change to, it could not write into a private folder.
+download_debs() { (cd "$1" && apt-get download --quiet=2 --option APT::Sandbox::User=root "${@:2}") >&2; }

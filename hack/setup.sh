@@ -2,12 +2,13 @@
 # Sets up a fresh Debian 12 for Warren: hack/setup.sh [demo|test|real-api]
 #
 #   demo      what hack/demo.sh needs: network tools, a linker, the Rust toolchain
-#   test      that, and what hack/test.sh needs: kubectl, CNI plugins, cargo-nextest, cargo-deny (the default)
+#   test      that, and what hack/test.sh needs: kubectl, CNI plugins, containerd, cargo-nextest,
+#             cargo-deny (the default)
 #   real-api  etcd and kube-apiserver, by hack/real-api.sh
 #
 # Runs as often as you like: it looks first and adds only what is missing. Where nothing is missing it needs
 # neither root nor the network. Beside Debian packages it writes only below ~/.cargo, ~/.rustup and ~/.cache/warren.
-# None of the packages starts a service.
+# No service is started: a package that would do so is unpacked, not installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=hack/lib.sh
@@ -35,6 +36,8 @@ demo() {
 
 for_tests() {
     ensure_debs git /usr/lib/cni/portmap=containernetworking-plugins
+    # For the suite on a stock container runtime.
+    unpack_debs containerd runc
     # Its own package wherever there is one; the Debian package conflicts with the upstream one.
     have kubectl || ensure_debs kubectl=kubernetes-client
     rust_component clippy

@@ -84,7 +84,8 @@ impl LabDir {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error).with_context(|| format!("read {}", self.0.display())),
         };
-        if !self.lab_json().exists() && entries.next().is_some() {
+        let of_a_lab = self.lab_json().exists() || self.keeper_log().exists();
+        if !of_a_lab && entries.next().is_some() {
             bail!("{} holds files but no lab: not removed", self.0.display());
         }
         fs::remove_dir_all(&self.0).with_context(|| format!("remove {}", self.0.display()))

@@ -53,6 +53,7 @@ impl Lab {
             step("looking for etcd and kube-apiserver");
             options.assets = Some(tokio::task::spawn_blocking(api::find_assets).await??);
         }
+        let program = Binaries::find()?.get("warren-lab")?;
         let dir = LabDir::at(&options.dir.take().unwrap_or_else(fresh_path))?;
         dir.create()?;
         let log =
@@ -61,7 +62,7 @@ impl Lab {
             dir: dir.path().to_owned(),
             options,
         };
-        let mut keeper = Command::new(Binaries::find()?.get("warren-lab")?)
+        let mut keeper = Command::new(program)
             .arg("keep")
             .arg(serde_json::to_string(&arguments)?)
             .stdin(Stdio::piped())

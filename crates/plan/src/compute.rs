@@ -30,7 +30,7 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
     for peer in &accepted.peers {
         choices.insert(
             peer.node.name.clone(),
-            choose(&cluster.mesh, local, own_ips, peer.node),
+            choose(&cluster.mesh, local, own_ips, peer.node, &peer.keys),
         );
     }
     let peers: Vec<Chosen<'_>> = accepted

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use warren_model::{
     AnnouncedKey, Announcement, AnnouncementError, Encryption, Epoch, Fallback, Family, Mesh, Node,
-    OverlayMode, Path, PathKind, PublicKey,
+    OverlayMode, Path, PathKind,
 };
 
 use crate::input::Local;
@@ -44,9 +44,17 @@ impl PeerRoute {
 /// Chooses the path to `peer`. With encryption on it is WireGuard or, where the Mesh allows it and one end says that it
 /// cannot do WireGuard, the fallback. Not knowing what the peer can do, or not understanding it, is never a reason for
 /// a path in the clear.
-pub fn choose(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node) -> Choice {
+///
+/// `usable` are the peer's keys that were accepted, of epochs that this node has a key of too.
+pub fn choose(
+    mesh: &Mesh,
+    local: &Local,
+    own_ips: &[IpAddr],
+    peer: &Node,
+    usable: &[AnnouncedKey],
+) -> Choice {
     match mesh.encryption {
-        Encryption::Wireguard => choose_encrypted(mesh, local, own_ips, peer),
+        Encryption::Wireguard => choose_encrypted(mesh, local, own_ips, peer, usable),
         Encryption::None => choose_clear(mesh, local, own_ips, peer),
     }
 }
@@ -63,22 +71,22 @@ pub fn peer_address(own_ips: &[IpAddr], peer: &Node) -> Option<IpAddr> {
     })
 }
 
-/// The newest epoch in which both ends have a key, not beyond the Mesh's epoch unless there is no other.
-fn common_epoch(mesh: &Mesh, local: &Local, announcement: &Announcement) -> Option<AnnouncedKey> {
-    let common = || {
-        announcement
-            .keys
-            .iter()
-            .filter(|key| local.keys.contains_key(&key.epoch))
-    };
-    common()
-        .filter(|key| key.epoch <= mesh.keys.epoch)
+/// The usable key of the newest epoch, not beyond the Mesh's epoch unless there is no other.
+fn newest(mesh: &Mesh, usable: &[AnnouncedKey]) -> Option<AnnouncedKey> {
+    let reached = usable.iter().filter(|key| key.epoch <= mesh.keys.epoch);
+    reached
         .max_by_key(|key| key.epoch)
-        .or_else(|| common().next())
+        .or_else(|| usable.iter().min_by_key(|key| key.epoch))
         .copied()
 }
 
-fn choose_encrypted(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node) -> Choice {
+fn choose_encrypted(
+    mesh: &Mesh,
+    local: &Local,
+    own_ips: &[IpAddr],
+    peer: &Node,
+    usable: &[AnnouncedKey],
+) -> Choice {
     let announcement = match announcement_of(peer) {
         Ok(announcement) => announcement,
         Err(choice) => return choice,
@@ -108,20 +116,21 @@ fn choose_encrypted(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node)
             )),
         };
     }
-    match common_epoch(mesh, local, announcement) {
-        Some(key) => {
-            let endpoint = SocketAddr::new(address, key.port);
-            chosen(
-                PeerRoute::Wireguard(key, endpoint),
-                format!("both have a key of epoch {}", key.epoch),
-            )
-        }
-        None => refused(format!(
-            "no epoch in common: this node has {}, the peer {}",
-            epochs(local.keys.keys().copied()),
-            epochs(announcement.keys.iter().map(|key| key.epoch))
-        )),
+    if let Some(key) = newest(mesh, usable) {
+        let endpoint = SocketAddr::new(address, key.port);
+        return chosen(
+            PeerRoute::Wireguard(key, endpoint),
+            format!("both have a key of epoch {}", key.epoch),
+        );
     }
+    if shared_keys(local, announcement).next().is_some() {
+        return refused("the peer's key belongs to another node: see the refusals".to_owned());
+    }
+    refused(format!(
+        "no epoch in common: this node has {}, the peer {}",
+        epochs(local.keys.keys().copied()),
+        epochs(announcement.keys.iter().map(|key| key.epoch))
+    ))
 }
 
 fn choose_clear(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node) -> Choice {
@@ -192,14 +201,14 @@ fn epochs(epochs: impl Iterator<Item = Epoch>) -> String {
     }
 }
 
-/// The keys of a peer that this node may hold a session with: one a lane that both live in.
+/// The keys of a peer of epochs that this node has a key of too: one a lane at most.
 pub fn shared_keys<'a>(
     local: &'a Local,
     announcement: &'a Announcement,
-) -> impl Iterator<Item = (Epoch, PublicKey, u16)> + 'a {
+) -> impl Iterator<Item = AnnouncedKey> + 'a {
     let shared = announcement
         .keys
         .iter()
         .filter(|key| local.keys.contains_key(&key.epoch));
-    shared.map(|key| (key.epoch, key.public_key, key.port))
+    shared.copied()
 }

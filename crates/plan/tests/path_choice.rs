@@ -8,7 +8,7 @@ use warren_model::{
     AnnouncedKey, Announcement, AnnouncementError, Encryption, Epoch, Fallback, Mesh, Node, OverlayMode,
     PathKind, PublicKey,
 };
-use warren_plan::path_choice::{PeerRoute, choose, peer_address};
+use warren_plan::path_choice::{Choice, PeerRoute, choose, peer_address, shared_keys};
 use warren_plan::{Local, UnderlayAddress};
 
 const V4: &str = "192.0.2.1";
@@ -65,8 +65,16 @@ fn local(epochs: &[u32], can: &[PathKind]) -> Local {
     }
 }
 
+fn choice(mesh: &Mesh, local: &Local, peer: &Node) -> Choice {
+    let usable = match &peer.announcement {
+        Some(Ok(announcement)) => shared_keys(local, announcement).collect(),
+        Some(Err(_)) | None => Vec::new(),
+    };
+    choose(mesh, local, &[ip(V4)], peer, &usable)
+}
+
 fn route(mesh: &Mesh, local: &Local, peer: &Node) -> Option<PeerRoute> {
-    choose(mesh, local, &[ip(V4)], peer).route
+    choice(mesh, local, peer).route
 }
 
 #[test]
@@ -195,9 +203,27 @@ fn the_endpoint_is_of_the_family_this_node_prefers_and_the_peer_has() {
 }
 
 #[test]
+fn a_key_that_was_refused_is_no_path() {
+    let peer = peer(Some(Ok(announced(&[1], WIREGUARD_AND_VXLAN))));
+    let choice = choose(
+        &Mesh::default(),
+        &local(&[1], WIREGUARD_AND_VXLAN),
+        &[ip(V4)],
+        &peer,
+        &[],
+    );
+    assert_eq!(choice.route, None);
+    assert!(
+        choice.reason.contains("belongs to another node"),
+        "{}",
+        choice.reason
+    );
+}
+
+#[test]
 fn every_choice_says_why() {
     let mesh = Mesh::default();
-    let reason = |node: &Node| choose(&mesh, &local(&[1], WIREGUARD_AND_VXLAN), &[ip(V4)], node).reason;
+    let reason = |node: &Node| choice(&mesh, &local(&[1], WIREGUARD_AND_VXLAN), node).reason;
     assert_eq!(reason(&peer(None)), "the peer has not published a key yet");
     assert_eq!(
         reason(&peer(Some(Ok(announced(&[1], WIREGUARD_AND_VXLAN))))),

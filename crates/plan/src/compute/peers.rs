@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use warren_model::{Epoch, Node, NodeName, PodCidr, PublicKey, Refusal};
+use warren_model::{AnnouncedKey, Epoch, Node, NodeName, PodCidr, PublicKey, Refusal};
 
 use super::node_object;
 use crate::input::{Cluster, Local};
@@ -28,8 +28,8 @@ pub(crate) struct AcceptedPeer<'a> {
     pub(crate) node: &'a Node,
     /// Its pod CIDRs that no older node has.
     pub(crate) cidrs: Vec<PodCidr>,
-    /// Its keys in epochs this node shares, that no older node has, by epoch, with their ports.
-    keys: BTreeMap<Epoch, (PublicKey, u16)>,
+    /// Its keys of epochs this node shares, that no older node has.
+    pub(crate) keys: Vec<AnnouncedKey>,
 }
 
 impl AcceptedPeer<'_> {
@@ -39,13 +39,13 @@ impl AcceptedPeer<'_> {
         epoch: Option<Epoch>,
         own_ips: &[IpAddr],
     ) -> Option<(PublicKey, PeerConfig)> {
-        let (key, port) = *self.keys.get(&epoch?)?;
+        let key = self.keys.iter().find(|key| Some(key.epoch) == epoch)?;
         let address = peer_address(own_ips, self.node)?;
         let allowed_ips = self.cidrs.iter().map(|cidr| cidr.net()).collect();
         Some((
-            key,
+            key.public_key,
             PeerConfig {
-                endpoint: SocketAddr::new(address, port),
+                endpoint: SocketAddr::new(address, key.port),
                 allowed_ips,
                 keepalive: 0,
             },
@@ -118,12 +118,7 @@ impl<'a> Owners<'a> {
         cidrs
     }
 
-    fn keys_of(
-        &mut self,
-        node: &'a Node,
-        local: &Local,
-        refusals: &mut Vec<Refusal>,
-    ) -> BTreeMap<Epoch, (PublicKey, u16)> {
+    fn keys_of(&mut self, node: &'a Node, local: &Local, refusals: &mut Vec<Refusal>) -> Vec<AnnouncedKey> {
         let object = node_object(&node.name);
         let announcement = match &node.announcement {
             Some(Ok(announcement)) => announcement,
@@ -133,9 +128,9 @@ impl<'a> Owners<'a> {
                     warren_model::announcement::ANNOTATION
                 );
                 refusals.push(Refusal::new(object, error.code(), message));
-                return BTreeMap::new();
+                return Vec::new();
             }
-            None => return BTreeMap::new(),
+            None => return Vec::new(),
         };
         // All of a node's keys count as taken, those of epochs this node does not share as well.
         let mut refused = BTreeSet::new();
@@ -160,7 +155,8 @@ impl<'a> Owners<'a> {
                 ));
             }
         }
-        let usable = shared_keys(local, announcement).filter(|(_, key, _)| !refused.contains(key));
-        usable.map(|(epoch, key, port)| (epoch, (key, port))).collect()
+        shared_keys(local, announcement)
+            .filter(|key| !refused.contains(&key.public_key))
+            .collect()
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use warren_model::{Encryption, PathKind};
 use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::Desired;
-use warren_plan::{Action, LinkKind, Observed, RouteTarget, compute, diff};
+use warren_plan::{Action, LinkKind, Observed, Route, RouteTarget, compute, diff};
 
 /// The observation that matches a desired state exactly.
 fn observation_of(desired: &Desired) -> Observed {
@@ -69,12 +69,22 @@ fn comparable(mut observed: Observed, desired: &Desired) -> Observed {
 }
 
 fn is_safe(observed: &Observed, desired: &Desired) -> Result<(), String> {
-    let guarded = observed.guard == Some(desired.guard.fingerprint());
+    // Any guard drops what a veth sends that it does not know.
+    let guarded = observed.guard.is_some();
     let has_veths = observed.links.values().any(|link| link.kind == LinkKind::Veth);
     if has_veths && !guarded {
         return Err("a veth without its drop".to_owned());
     }
+    let sealed = observed.guard == Some(desired.guard.fingerprint());
     for (net, route) in &observed.routes {
+        if desired.guard.sealed.contains(net) && desired.routes.get(net) == Some(route) && !sealed {
+            // Not sealed yet, but on its way into a lane or nowhere.
+            let clear =
+                matches!(route.target, RouteTarget::Gateway(_)) || route.device() == Some("warren-vx");
+            if clear {
+                return Err(format!("{net} is routed in the clear and not sealed"));
+            }
+        }
         // What was there before and is about to be corrected is the guard's to hold.
         if desired.routes.get(net) != Some(route) {
             continue;
@@ -140,10 +150,25 @@ proptest! {
     }
 
     #[test]
-    fn the_guard_is_the_first_step_whenever_it_is_a_step(situation in a_situation()) {
-        let steps = diff(&compute(&situation.cluster, &situation.local), &situation.observed);
-        let guards = steps.iter().enumerate().filter(|(_, s)| matches!(s.action, Action::InstallGuard(_)));
-        prop_assert!(guards.map(|(at, _)| at).all(|at| at == 0));
+    fn the_guard_comes_before_all_routes_or_after_them_where_it_seals_what_was_in_the_clear(
+        situation in a_situation(),
+    ) {
+        let desired = compute(&situation.cluster, &situation.local);
+        let steps = diff(&desired, &situation.observed);
+        let Some(guard) = steps.iter().position(|step| matches!(step.action, Action::InstallGuard(_))) else {
+            return Ok(());
+        };
+        let in_the_clear = |route: &Route| {
+            matches!(route.target, RouteTarget::Gateway(_)) || route.device() == Some("warren-vx")
+        };
+        let seals_clear = situation.observed.guard.is_some()
+            && desired.guard.sealed.iter().any(|net| situation.observed.routes.get(net).is_some_and(in_the_clear));
+        if seals_clear {
+            let after = &steps[guard..];
+            prop_assert!(!after.iter().any(|step| matches!(step.action, Action::SetRoute(..))));
+        } else {
+            prop_assert_eq!(guard, 0);
+        }
     }
 
     #[test]

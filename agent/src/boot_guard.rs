@@ -3,12 +3,17 @@
 //! After a reboot the nft table is gone, and until the API answers nobody can say which pod networks are remote. So the
 //! last guard is kept on disk, and put back, closed to all pods, before anything else is done. While the table is
 //! there (the agent alone was restarted) it is left as it is.
+//!
+//! With it are kept the pod networks of other nodes. One whose Node was deleted stays sealed: its pods may live on for a
+//! while, and packets for them must not leave by the default route.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use atomic_write_file::AtomicWriteFile;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use warren_kernel::{Kernel, KernelError};
 use warren_plan::{Action, Guard};
 
@@ -16,7 +21,14 @@ use warren_plan::{Action, Guard};
 #[derive(Debug)]
 pub struct BootGuard {
     path: PathBuf,
-    kept: Option<Guard>,
+    kept: Option<Kept>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    guard: Guard,
+    networks: BTreeSet<IpNet>,
 }
 
 impl BootGuard {
@@ -43,29 +55,44 @@ impl BootGuard {
         if kernel.observe(&[]).await?.guard.is_some() {
             return Ok(false);
         }
-        let guard = self.kept.as_ref().map(sealed_only).unwrap_or_default();
+        let guard = self
+            .kept
+            .as_ref()
+            .map(|kept| kept.guard.clone())
+            .unwrap_or_default();
         kernel.apply(&Action::InstallGuard(guard)).await?;
         Ok(true)
     }
 
-    /// Keeps a guard for the next boot, if it is another than the one kept. Failing to is logged, and tried again with
-    /// the next pass: the guard in force is not touched by it.
-    pub fn remember(&mut self, guard: &Guard) {
-        let guard = sealed_only(guard);
-        if self.kept.as_ref() == Some(&guard) {
+    /// The pod networks of other nodes that were kept.
+    pub fn networks(&self) -> BTreeSet<IpNet> {
+        self.kept
+            .as_ref()
+            .map(|kept| kept.networks.clone())
+            .unwrap_or_default()
+    }
+
+    /// Keeps a guard and the pod networks of other nodes for the next boot, if they are others than those kept. Failing to
+    /// is logged, and tried again with the next pass: the guard in force is not touched by it.
+    pub fn remember(&mut self, guard: &Guard, networks: &BTreeSet<IpNet>) {
+        let kept = Kept {
+            guard: sealed_only(guard),
+            networks: networks.clone(),
+        };
+        if self.kept.as_ref() == Some(&kept) {
             return;
         }
-        match tokio::task::block_in_place(|| self.write(&guard)) {
-            Ok(()) => self.kept = Some(guard),
+        match tokio::task::block_in_place(|| self.write(&kept)) {
+            Ok(()) => self.kept = Some(kept),
             Err(error) => {
                 tracing::warn!(path = %self.path.display(), %error, "cannot keep the guard for the next boot")
             }
         }
     }
 
-    fn write(&self, guard: &Guard) -> io::Result<()> {
+    fn write(&self, kept: &Kept) -> io::Result<()> {
         let mut file = AtomicWriteFile::open(&self.path)?;
-        file.write_all(&serde_json::to_vec(guard)?)?;
+        file.write_all(&serde_json::to_vec(kept)?)?;
         file.commit()
     }
 }
@@ -102,8 +129,17 @@ mod tests {
     async fn what_is_remembered_is_there_after_a_reboot_without_its_pods() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("guard.json");
-        BootGuard::open(path.clone()).remember(&guard());
-        assert_eq!(BootGuard::open(path).kept, Some(sealed_only(&guard())));
+        let networks = BTreeSet::from(["10.3.0.0/24".parse().unwrap()]);
+        BootGuard::open(path.clone()).remember(&guard(), &networks);
+        let again = BootGuard::open(path);
+        assert_eq!(again.networks(), networks);
+        assert_eq!(
+            again.kept.unwrap().guard,
+            Guard {
+                pods: BTreeSet::new(),
+                ..guard()
+            }
+        );
     }
 
     #[test]

@@ -85,14 +85,14 @@ impl Pods {
     /// Detaches a pod. What is not there, or not any more, is no error.
     pub async fn del(&self, id: &AttachmentId) -> Result<(), PodError> {
         let owner = owner(id);
-        let _busy = self.attachments.begin(&owner).ok_or(PodError::Busy)?;
+        let _busy = self.attachments.begin_next(&owner).await;
         self.take_down(&owner).await
     }
 
     /// Looks whether an attachment is as it was made.
     pub async fn check(&self, id: &AttachmentId, netns: &NetnsPath) -> Result<AddResult, PodError> {
         let owner = owner(id);
-        let _busy = self.attachments.begin(&owner).ok_or(PodError::Busy)?;
+        let _busy = self.attachments.begin_next(&owner).await;
         let view = self.view()?;
         self.verify(&owner, self.pod_link(&owner, id, netns, &view)).await
     }
@@ -106,7 +106,7 @@ impl Pods {
             .into_iter()
             .filter(|owner| !valid.contains(owner))
         {
-            let _busy = self.attachments.begin(&stale).ok_or(PodError::Busy)?;
+            let _busy = self.attachments.begin_next(&stale).await;
             tracing::info!(owner = %stale, "detaching what the runtime no longer knows");
             self.take_down(&stale).await?;
         }

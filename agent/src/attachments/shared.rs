@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use warren_ipam::{Owner, Pool};
 use warren_plan::{Attachment, LinkKind, Observed};
 
@@ -11,7 +12,11 @@ use super::store::{AddError, AttachmentStore, Record, StoreError};
 
 /// The attachments of this node, and which of them a request is busy with. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct SharedAttachments(Arc<Mutex<Inner>>);
+pub struct SharedAttachments {
+    inner: Arc<Mutex<Inner>>,
+    /// Rung whenever a request ends.
+    ended: Arc<Notify>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -22,10 +27,14 @@ struct Inner {
 impl SharedAttachments {
     /// Shares a store.
     pub fn new(store: AttachmentStore) -> Self {
-        Self(Arc::new(Mutex::new(Inner {
+        let inner = Inner {
             store,
             busy: BTreeSet::new(),
-        })))
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            ended: Arc::new(Notify::new()),
+        }
     }
 
     /// Begins a request about one attachment; `None` if another is under way.
@@ -35,6 +44,21 @@ impl SharedAttachments {
             attachments: self.clone(),
             owner: owner.clone(),
         })
+    }
+
+    /// Begins a request about one attachment once no other is under way: a runtime that gave up waiting for an ADD may
+    /// send DEL while the ADD goes on.
+    pub async fn begin_next(&self, owner: &Owner) -> Busy {
+        loop {
+            let ended = self.ended.notified();
+            let mut ended = std::pin::pin!(ended);
+            // Registered before looking, so that an end in between is not missed.
+            ended.as_mut().enable();
+            if let Some(busy) = self.begin(owner) {
+                return busy;
+            }
+            ended.await;
+        }
     }
 
     /// Gives an attachment its addresses and records it.
@@ -98,7 +122,9 @@ impl SharedAttachments {
                 .get(&interface)
                 .is_some_and(|link| link.kind == LinkKind::Veth)
             {
+                let pod = record.pod.clone().unwrap_or_else(|| owner.to_string());
                 present.push(Attachment {
+                    pod,
                     interface,
                     mac: record.mac(),
                     addresses,
@@ -112,7 +138,7 @@ impl SharedAttachments {
 
     /// A panic elsewhere leaves the store whole: a change is made in one assignment.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,5 +152,6 @@ pub struct Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.attachments.lock().busy.remove(&self.owner);
+        self.attachments.ended.notify_waiters();
     }
 }

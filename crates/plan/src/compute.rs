@@ -26,6 +26,12 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
     let own_ips: &[IpAddr] = own.map_or(&[], |node| &node.internal_ips);
     let own_cidrs = accepted.own_cidrs.as_slice();
 
+    refuse_foreign_addresses(local, own_cidrs, &mut refusals);
+    let mut remote_networks = accepted.claimed.clone();
+    if cluster.mesh.encryption == Encryption::Wireguard {
+        remote_networks.extend(&local.networks_before);
+    }
+
     let mut choices = BTreeMap::new();
     for peer in &accepted.peers {
         choices.insert(
@@ -60,7 +66,7 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
     let mut neighbours = overlay.neighbours;
     neighbours.extend(pod_neighbours(&local.attachments));
     Desired {
-        guard: guard(&cluster.mesh, local, own_cidrs, &accepted.sealed, &peers),
+        guard: guard(&cluster.mesh, local, own_cidrs, &remote_networks, &peers),
         lanes: lanes(&cluster.mesh, local, own_ips, &peers),
         addresses,
         neighbours,
@@ -72,6 +78,7 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
             .iter()
             .map(|chosen| (chosen.peer.node.name.clone(), chosen.plan()))
             .collect(),
+        remote_networks,
         pod_mtu: links.pod_mtu,
         links: links.links,
         refusals: sorted(refusals),
@@ -248,6 +255,27 @@ fn announcement(mesh: &Mesh, local: &Local) -> Option<Announcement> {
     });
     let settled = *local.keys.keys().min()?;
     Announcement::new(keys.collect(), settled, local.can.clone()).ok()
+}
+
+/// A pod that kept its address while the node got other pod CIDRs is reached by nobody beyond this node.
+fn refuse_foreign_addresses(local: &Local, own_cidrs: &[PodCidr], refusals: &mut Vec<Refusal>) {
+    if own_cidrs.is_empty() {
+        return;
+    }
+    for attachment in &local.attachments {
+        for address in &attachment.addresses {
+            if !own_cidrs.iter().any(|cidr| cidr.contains(*address)) {
+                refusals.push(Refusal::new(
+                    format!("Pod/{}", attachment.pod),
+                    "foreign-pod-address",
+                    format!(
+                        "its address {address} is in none of this node's pod CIDRs, so other nodes do not reach it: \
+                         delete the pod, its successor gets an address of this node"
+                    ),
+                ));
+            }
+        }
+    }
 }
 
 fn sorted(mut refusals: Vec<Refusal>) -> Vec<Refusal> {

@@ -32,11 +32,16 @@ pub struct Local {
     pub attachments: Vec<Attachment>,
     /// Addresses of the interfaces that are not ours.
     pub underlay: Vec<UnderlayAddress>,
+    /// Pod networks of other nodes that were known before, of nodes that may be gone by now. Pods may still live there, or
+    /// be sent to, so with encryption on they stay sealed.
+    pub networks_before: BTreeSet<IpNet>,
 }
 
 /// One pod attached to this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
+    /// The pod as `namespace/name`, or its container where the runtime did not say.
+    pub pod: String,
     /// Host side of its veth.
     pub interface: String,
     /// MAC of the pod's side.

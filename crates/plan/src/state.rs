@@ -48,6 +48,8 @@ pub struct Desired {
     pub announcement: Option<Announcement>,
     /// The path chosen for each peer.
     pub peers: BTreeMap<NodeName, PeerPlan>,
+    /// Pod networks of other nodes, known now or (with encryption on) before: to be remembered.
+    pub remote_networks: BTreeSet<IpNet>,
     /// The MTU that pods get, bytes.
     pub pod_mtu: u32,
     /// What was left out, and why.

@@ -20,7 +20,7 @@ pub(super) struct Accepted<'a> {
     /// All other nodes, by name.
     pub(super) peers: Vec<AcceptedPeer<'a>>,
     /// Every pod CIDR that another node claims, accepted or not.
-    pub(super) sealed: BTreeSet<IpNet>,
+    pub(super) claimed: BTreeSet<IpNet>,
 }
 
 /// A node that is not this one.
@@ -61,7 +61,7 @@ pub(super) fn accept<'a>(cluster: &'a Cluster, local: &Local, refusals: &mut Vec
     let mut accepted = Accepted {
         own_cidrs: Vec::new(),
         peers: Vec::new(),
-        sealed: BTreeSet::new(),
+        claimed: BTreeSet::new(),
     };
     for node in nodes {
         let cidrs = owners.cidrs_of(node, refusals);
@@ -70,7 +70,7 @@ pub(super) fn accept<'a>(cluster: &'a Cluster, local: &Local, refusals: &mut Vec
             continue;
         }
         accepted
-            .sealed
+            .claimed
             .extend(node.pod_cidrs.iter().map(|cidr| cidr.net()));
         let keys = owners.keys_of(node, local, refusals);
         accepted.peers.push(AcceptedPeer { node, cidrs, keys });

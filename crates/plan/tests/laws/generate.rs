@@ -69,6 +69,7 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
     let attachments = btree_map(0_u8..5, an_address_pair(), 0..4).prop_map(|pods| {
         let mut taken = BTreeSet::new();
         let pods = pods.into_iter().map(|(n, addresses)| Attachment {
+            pod: format!("default/p{n}"),
             interface: format!("wrn{n}"),
             mac: Mac([2, 0, 0, 0, 0, n]),
             addresses: addresses
@@ -84,8 +85,9 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
         keys,
         a_set_of_paths(),
         vec(an_underlay_address(), 0..3),
+        btree_set(a_pod_cidr().prop_map(PodCidr::net), 0..3),
     )
-        .prop_map(|(attachments, epochs, can, underlay)| Local {
+        .prop_map(|(attachments, epochs, can, underlay, networks_before)| Local {
             node: name(0),
             keys: epochs
                 .into_iter()
@@ -94,6 +96,7 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
             can,
             attachments,
             underlay,
+            networks_before,
         })
 }
 

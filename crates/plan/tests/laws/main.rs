@@ -207,6 +207,19 @@ proptest! {
     }
 
     #[test]
+    fn with_encryption_the_networks_of_nodes_that_are_gone_stay_sealed_and_are_remembered(
+        mut cluster in a_cluster(), local in a_local(),
+    ) {
+        cluster.mesh.encryption = Encryption::Wireguard;
+        let desired = compute(&cluster, &local);
+        for net in &local.networks_before {
+            let held = desired.guard.sealed.contains(net) || desired.guard.clear.contains_key(net);
+            prop_assert!(held && desired.remote_networks.contains(net), "{}", net);
+            prop_assert!(desired.guard.pod_networks.contains(net), "{} would be masqueraded", net);
+        }
+    }
+
+    #[test]
     fn no_prefix_belongs_to_two_peers_of_a_lane_and_none_to_this_node(cluster in a_cluster(), local in a_local()) {
         let desired = compute(&cluster, &local);
         for config in desired.lanes.values() {

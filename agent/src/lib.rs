@@ -16,6 +16,7 @@
 //! | [`reconcile`] | the one loop: see, plan, apply |
 //! | [`view`] | what a pass saw, wanted and did |
 //! | [`devices`] | WireGuard devices, of the kernel or userspace |
+//! | [`greet`] | causing handshakes with new peers |
 //! | [`attachments`] | which pods hold which addresses, on disk |
 //! | [`pods`], [`cni_server`], [`cni_conf`] | attaching pods, the socket it is asked on, and how the runtime learns of it |
 //! | [`boot_guard`] | the guard a node boots with |
@@ -29,6 +30,7 @@ pub mod cni_conf;
 pub mod cni_server;
 pub mod config;
 pub mod devices;
+pub mod greet;
 pub mod metrics;
 pub mod pods;
 pub mod publish;

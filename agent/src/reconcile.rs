@@ -23,6 +23,7 @@ use warren_telemetry::{Drain, Heartbeat};
 use crate::attachments::SharedAttachments;
 use crate::boot_guard::BootGuard;
 use crate::devices::Devices;
+use crate::greet::greet;
 use crate::metrics::PassMetrics;
 use crate::view::{Failure, View};
 
@@ -168,8 +169,13 @@ impl Reconciler {
         if view.error.is_none() {
             self.release(&leaked);
             view.failures = self.apply(&view.steps).await;
+            if let Some(desired) = &view.desired {
+                greet(&view.steps, desired);
+            }
             if let Some(desired) = view.desired.as_ref().filter(|_| view.failures.is_empty()) {
-                self.parts.boot_guard.remember(&desired.guard);
+                self.parts
+                    .boot_guard
+                    .remember(&desired.guard, &desired.remote_networks);
             }
         }
         if let Some(error) = &view.error {
@@ -216,6 +222,7 @@ impl Reconciler {
             can: can(&parts.devices),
             attachments: parts.attachments.present(&view.observed, leaked),
             underlay: parts.kernel.underlay().await?,
+            networks_before: parts.boot_guard.networks(),
         };
         let desired = compute(&cluster, &local);
         // Only now it is known which are asked for. One that is not there yet belongs to an interface that is not either.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use warren_model::status::{AgentStatus, LaneStatus, PeerStatus};
-use warren_model::{Encryption, Lane, Node, NodeName, PublicKey};
+use warren_model::{Encryption, Lane, Node, NodeName, Path, PublicKey};
 use warren_plan::{Desired, PeerObserved};
 
 use crate::devices::Devices;
@@ -73,7 +73,8 @@ fn peers(view: &View, desired: &Desired) -> Vec<PeerStatus> {
         let ages = devices.iter().filter_map(|(_, peer)| peer.handshake_age);
         PeerStatus {
             node: name.clone(),
-            path: plan.path,
+            path: plan.path.map(Path::kind),
+            lane: plan.path.and_then(Path::lane),
             reason: plan.reason.clone(),
             public_key: plan.key.map(|(_, key)| key),
             epoch: plan.key.map(|(epoch, _)| epoch),

@@ -1,6 +1,6 @@
 //! The table of paths: one row from every node to each of its peers.
 
-use warren_model::Path;
+use warren_model::PathKind;
 use warren_model::status::{AgentStatus, PeerStatus};
 
 use super::report::StatusReport;
@@ -89,7 +89,7 @@ fn table<'a>(paths: impl Iterator<Item = (&'a AgentStatus, &'a PeerStatus)>) -> 
 
 fn row(agent: &AgentStatus, peer: &PeerStatus) -> Vec<String> {
     let or_nothing = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
-    let encrypted = peer.path.is_some_and(Path::is_encrypted);
+    let encrypted = peer.path.is_some_and(PathKind::is_encrypted);
     // A peer in the clear has no handshake to miss.
     let handshake =
         (encrypted || peer.handshake_age_seconds.is_some()).then(|| age(peer.handshake_age_seconds));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use warren_model::status::{AgentStatus, PeerStatus};
-use warren_model::{Announcement, Path, PathKind};
+use warren_model::{Announcement, PathKind};
 
 use crate::answer::{self, AgentError};
 use crate::survey::{Survey, Surveyed};
@@ -75,7 +75,7 @@ impl PathCounts {
     }
 
     fn count(&mut self, peer: &PeerStatus) {
-        *match peer.path.map(Path::kind) {
+        *match peer.path {
             Some(PathKind::Wireguard) => &mut self.wireguard,
             Some(PathKind::Vxlan) => &mut self.vxlan,
             Some(PathKind::Ipip) => &mut self.ipip,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use warren_model::status::{AgentStatus, DropCount, LaneStatus, PeerStatus};
-use warren_model::{AnnouncedKey, Announcement, Epoch, Lane, Path, PathKind, PublicKey, Refusal};
+use warren_model::{AnnouncedKey, Announcement, Epoch, Lane, PathKind, PublicKey, Refusal};
 
 use super::report::StatusReport;
 use crate::answer::AgentError;
@@ -41,7 +41,8 @@ pub(super) fn peer(node: &str, epoch: u32) -> PeerStatus {
     let key = key(node, epoch);
     PeerStatus {
         node: node.parse().unwrap(),
-        path: Some(Path::Wireguard(key.epoch.lane())),
+        path: Some(PathKind::Wireguard),
+        lane: Some(key.epoch.lane()),
         reason: "handshake completed".to_owned(),
         public_key: Some(key.public_key),
         epoch: Some(key.epoch),
@@ -126,7 +127,7 @@ pub(super) fn troubled() -> StatusReport {
     (unreached.rx_bytes, unreached.tx_bytes) = (0, 0);
     unreached.reason = "publishes no key".to_owned();
     let mut clear = unreached.clone();
-    clear.path = Some(Path::Vxlan);
+    (clear.path, clear.lane) = (Some(PathKind::Vxlan), None);
     clear.reason = "spec.fallback is vxlan, and it has no WireGuard".to_owned();
 
     let mut a = agent("a", vec![silent, peer("c", 3), unreached]);

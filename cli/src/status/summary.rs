@@ -1,6 +1,6 @@
 //! The verdict: is all traffic between nodes encrypted, and is there a path to everywhere?
 
-use warren_model::Path;
+use warren_model::PathKind;
 use warren_model::status::{AgentStatus, PeerStatus};
 
 use super::report::StatusReport;
@@ -64,7 +64,7 @@ fn paths(report: &StatusReport) -> String {
 
 /// Whether a peer has an encrypted path on which nothing was heard from it.
 fn is_silent(peer: &PeerStatus) -> bool {
-    peer.path.is_some_and(Path::is_encrypted) && peer.handshake_age_seconds.is_none()
+    peer.path.is_some_and(PathKind::is_encrypted) && peer.handshake_age_seconds.is_none()
 }
 
 fn named(report: &StatusReport, of: impl Fn(&PeerStatus) -> bool) -> String {

@@ -32,7 +32,7 @@ fn stderr(output: &Output) -> String {
 fn status_of(node: &str, peers: &[&str]) -> Value {
     let peer = |name: &&str| {
         json!({
-            "node": name, "path": {"wireguard": "one"}, "reason": "handshake completed", "publicKey": KEY,
+            "node": name, "path": "wireguard", "lane": "one", "reason": "handshake completed", "publicKey": KEY,
             "epoch": 1, "endpoint": "192.0.2.1:51821", "podCidrs": ["10.244.1.0/24"], "internalIps": ["192.0.2.1"],
             "handshakeAgeSeconds": 3, "rxBytes": 10, "txBytes": 20,
         })

@@ -20,6 +20,13 @@ pub enum PathKind {
     Direct,
 }
 
+impl PathKind {
+    /// Whether a packet on it is encrypted between the nodes.
+    pub fn is_encrypted(self) -> bool {
+        self == Self::Wireguard
+    }
+}
+
 impl fmt::Display for PathKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -56,9 +63,12 @@ impl Path {
         }
     }
 
-    /// Whether a packet on it is encrypted between the nodes.
-    pub fn is_encrypted(self) -> bool {
-        matches!(self, Self::Wireguard(_))
+    /// The lane that sends, on a WireGuard path.
+    pub fn lane(self) -> Option<Lane> {
+        match self {
+            Self::Wireguard(lane) => Some(lane),
+            Self::Vxlan | Self::Ipip | Self::Direct => None,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::cidr::PodCidr;
 use crate::epoch::{Epoch, Lane};
 use crate::key::PublicKey;
 use crate::name::NodeName;
-use crate::path::Path;
+use crate::path::PathKind;
 use crate::refusal::Refusal;
 
 /// An agent's view of its node and of all its peers. Holds no secret.
@@ -76,7 +76,9 @@ pub struct PeerStatus {
     /// The peer's name.
     pub node: NodeName,
     /// The path in force; `None`: it is not reached, and `reason` says why.
-    pub path: Option<Path>,
+    pub path: Option<PathKind>,
+    /// The lane that sends, on a WireGuard path.
+    pub lane: Option<Lane>,
     /// Why this path, in a few words.
     pub reason: String,
     /// Its key in the sending lane.

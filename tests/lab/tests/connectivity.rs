@@ -6,8 +6,9 @@ mod support;
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use support::{assert_all_reach_all, crossed_since, devices, lab, peers, status_when, two_pods_a_node};
 use warren_cluster::mesh_resource::Mesh;
@@ -259,6 +260,34 @@ async fn a_device_that_dies_is_made_anew_and_its_peers_are_heard_again_within_tw
         "{received} of {sent} received: more than 2 s of 50 a second are missing"
     );
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+}
+
+#[tokio::test]
+async fn nothing_for_the_pods_of_a_deleted_node_leaves_in_the_clear() {
+    let options = LabOptions {
+        nodes: 2,
+        ..LabOptions::default()
+    };
+    let Some(lab) = lab(options).await else { return };
+    let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
+    assert_eq!(ping(&lab, &from, &to[0], 1).await, (1, 1));
+    Api::<Node>::all(lab.client())
+        .delete("node2", &DeleteParams::default())
+        .await
+        .unwrap();
+    status_when(&lab, "node1 to know no peer", |status| {
+        status["nodes"][0]["agent"]["peers"] == json!([])
+    })
+    .await;
+    let before = lab.counts().await.unwrap();
+    assert_eq!(ping(&lab, &from, &to[0], 5).await.1, 0);
+    assert_eq!(ping(&lab, &from, &to[1], 5).await.1, 0);
+    let crossed = crossed_since(&lab, &before).await;
+    assert_eq!(crossed.plaintext, 0, "{crossed:?}");
+    let status = support::status(&lab).await;
+    let drops = status["nodes"][0]["agent"]["drops"].as_array().unwrap();
+    let sealed = drops.iter().find(|it| it["reason"] == "plaintext-out").unwrap();
+    assert!(sealed["packets"].as_u64().unwrap() >= 5, "{sealed}");
 }
 
 #[tokio::test]

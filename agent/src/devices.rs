@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use thiserror::Error;
@@ -21,11 +22,16 @@ pub const USERSPACE_PROGRAM: &str = "warren-wg";
 /// Where userspace devices have their sockets; stock `wg` looks there.
 pub const SOCKET_DIR: &str = "/var/run/wireguard";
 
+/// How often in a row a device may fail to answer before it is made anew.
+const PATIENCE: u32 = 3;
+
 /// The kind of device this node uses, and why.
 #[derive(Debug)]
 pub struct Devices {
     kind: Kind,
     reason: String,
+    /// How often in a row each lane's device has not answered.
+    unanswered: [AtomicU32; 2],
 }
 
 #[derive(Debug)]
@@ -65,6 +71,7 @@ impl Devices {
         Self {
             kind,
             reason: reason.into(),
+            unanswered: [AtomicU32::new(0), AtomicU32::new(0)],
         }
     }
 
@@ -99,7 +106,7 @@ impl Devices {
             {
                 continue;
             }
-            match self.observe_one(interface).await? {
+            match self.patiently(lane).await? {
                 Some(device) => {
                     observed.lanes.insert(lane, device);
                 }
@@ -165,6 +172,23 @@ impl Devices {
             Kind::Kernel { kernel, .. } => Ok(wireguard::remove(kernel, lane.interface()).await?),
             Kind::Userspace(userspace) => Ok(userspace.stop(lane.interface()).await?),
             Kind::None => Ok(()),
+        }
+    }
+
+    /// One lane's device; `None` if there is none, or if it has failed to answer too often in a row: a process that hangs
+    /// holds its interface and socket, and only a new one helps.
+    async fn patiently(&self, lane: Lane) -> Result<Option<LaneObserved>, DeviceError> {
+        let unanswered = &self.unanswered[lane.index()];
+        match self.observe_one(lane.interface()).await {
+            Err(_) if unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= PATIENCE => {
+                unanswered.store(0, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+            Ok(device) => {
+                unanswered.store(0, Ordering::Relaxed);
+                Ok(device)
+            }
         }
     }
 

@@ -163,6 +163,8 @@ impl Reconciler {
 
     async fn pass(&mut self) -> View {
         self.pass += 1;
+        // Only a pass takes note of a change. A look that did would leave it to wait for the next resync.
+        self.parts.snapshots.mark_unchanged();
         let started = Instant::now();
         let mut leaked = Vec::new();
         let mut view = self.look(&mut leaked).await;
@@ -187,7 +189,7 @@ impl Reconciler {
 
     /// Everything of a pass that changes nothing but the key store.
     async fn look(&mut self, leaked: &mut Vec<Owner>) -> View {
-        let snapshot = Arc::clone(&self.parts.snapshots.borrow_and_update());
+        let snapshot = Arc::clone(&self.parts.snapshots.borrow());
         let mut view = View {
             pass: self.pass,
             snapshot,

@@ -45,6 +45,14 @@ enum Kind {
     None,
 }
 
+/// What became of the question how a lane's device is.
+enum Answer {
+    Device(LaneObserved),
+    /// There is an interface and nobody behind it.
+    Silence,
+    NoInterface,
+}
+
 impl Devices {
     /// Chooses the kind of device. The choice holds until the agent ends.
     pub async fn choose(wanted: WireguardKind, kernel: &Arc<Kernel>) -> Self {
@@ -97,23 +105,24 @@ impl Devices {
     /// Adds what the devices say to what the rest of the kernel says. A lane whose interface is there but whose device
     /// does not answer is taken out of the observation: it has to be made anew.
     pub async fn observe(&self, observed: &mut Observed) -> Result<(), DeviceError> {
-        for lane in Lane::ALL {
-            let interface = lane.interface();
-            if observed
-                .links
-                .get(interface)
-                .is_none_or(|link| link.kind != LinkKind::Lane(lane))
-            {
-                continue;
-            }
-            match self.patiently(lane).await? {
-                Some(device) => {
+        let present = |lane: Lane| {
+            let link = observed.links.get(lane.interface());
+            link.is_some_and(|link| link.kind == LinkKind::Lane(lane))
+        };
+        let [zero, one] = Lane::ALL.map(|lane| self.patiently(lane, present(lane)));
+        // At once, and both before either's error counts: one that hangs must not hide the other.
+        let (zero, one) = futures::join!(zero, one);
+        for (lane, answer) in Lane::ALL.into_iter().zip([zero, one]) {
+            match answer? {
+                Answer::Device(device) => {
                     observed.lanes.insert(lane, device);
                 }
-                None => {
+                Answer::Silence => {
+                    let interface = lane.interface();
                     tracing::warn!(interface, "the interface is there, but no device answers for it");
                     observed.remove_link(interface);
                 }
+                Answer::NoInterface => {}
             }
         }
         Ok(())
@@ -175,19 +184,19 @@ impl Devices {
         }
     }
 
-    /// One lane's device; `None` if there is none, or if it has failed to answer too often in a row: a process that hangs
-    /// holds its interface and socket, and only a new one helps.
-    async fn patiently(&self, lane: Lane) -> Result<Option<LaneObserved>, DeviceError> {
+    /// One lane's device. One that has failed to answer too often in a row counts as silent: a process that hangs holds its
+    /// interface and socket, and only a new one helps.
+    async fn patiently(&self, lane: Lane, present: bool) -> Result<Answer, DeviceError> {
+        if !present {
+            return Ok(Answer::NoInterface);
+        }
         let unanswered = &self.unanswered[lane.index()];
         match self.observe_one(lane.interface()).await {
-            Err(_) if unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= PATIENCE => {
-                unanswered.store(0, Ordering::Relaxed);
-                Ok(None)
-            }
+            Err(_) if unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= PATIENCE => Ok(Answer::Silence),
             Err(error) => Err(error),
             Ok(device) => {
                 unanswered.store(0, Ordering::Relaxed);
-                Ok(device)
+                Ok(device.map_or(Answer::Silence, Answer::Device))
             }
         }
     }

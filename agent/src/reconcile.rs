@@ -129,13 +129,15 @@ impl Reconciler {
     ) {
         let mut retry = FIRST_RETRY;
         let mut next = Instant::now();
+        let mut failed = false;
         loop {
             let mut waiting = Vec::new();
             tokio::select! {
                 () = drain.drained() => return,
                 Ok(()) = self.parts.snapshots.changed() => {}
                 Some(request) = self.requests.recv() => waiting.push(request),
-                Some(()) = events.next() => tokio::time::sleep(GATHER).await,
+                // A pass that fails makes events of its own: it is repeated when its time has come, not at once.
+                Some(()) = events.next(), if !failed => tokio::time::sleep(GATHER).await,
                 () = sleep_until(next) => {}
             }
             while let Ok(request) = self.requests.try_recv() {
@@ -149,7 +151,7 @@ impl Reconciler {
                 continue;
             }
             let view = Arc::new(self.pass().await);
-            let failed = view.first_error().is_some();
+            failed = view.first_error().is_some();
             self.views.send_replace(Arc::clone(&view));
             answer(waiting, &view);
             next = Instant::now() + if failed { retry } else { RESYNC };
@@ -247,11 +249,21 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Applies the steps in order. A step that fails does not stop those that come after it, with one exception: without
-    /// its guard the node changes nothing.
+    /// Applies the steps in order. A step that fails does not stop those that come after it, but for those on an interface
+    /// that could not be made; and without its guard the node changes nothing.
     async fn apply(&self, steps: &[Step]) -> Vec<Failure> {
-        let mut failures = Vec::new();
+        let mut failures: Vec<Failure> = Vec::new();
         for step in steps {
+            let on_missing = |failure: &Failure| {
+                failure
+                    .step
+                    .action
+                    .creates()
+                    .is_some_and(|made| step.action.interface() == Some(made))
+            };
+            if failures.iter().any(on_missing) {
+                continue;
+            }
             match self.apply_one(&step.action).await {
                 Ok(()) => tracing::info!(action = %step.action, reason = step.reason, "applied"),
                 Err(error) => {

@@ -64,23 +64,11 @@ impl View {
 
     /// The steps of a pass that failed and that a pod on this interface depends on.
     pub fn failure_of(&self, interface: &str) -> Option<&Failure> {
-        self.failures.iter().find(|failure| match &failure.step.action {
-            Action::InstallGuard(_) => true,
-            Action::SetMtu(link, _)
-            | Action::SetUp(link)
-            | Action::AddAddress(link, _)
-            | Action::SetNeighbour(link, ..) => link == interface,
-            Action::SetRoute(_, route) => route.device() == Some(interface),
-            Action::SetSysctl(key, _) => key.ends_with("forward") || key.ends_with("forwarding"),
-            Action::CreateLane(..)
-            | Action::CreateVxlan(..)
-            | Action::ConfigureLane(..)
-            | Action::SetFdb(..)
-            | Action::RemoveRoute(_)
-            | Action::RemoveFdb(_)
-            | Action::RemoveNeighbour(..)
-            | Action::RemoveAddress(..)
-            | Action::RemoveLink(..) => false,
+        self.failures.iter().find(|failure| {
+            let action = &failure.step.action;
+            let forwards = matches!(action, Action::SetSysctl(key, _) if key.ends_with("forward") || key.ends_with("forwarding"));
+            let guards = matches!(action, Action::InstallGuard(_));
+            guards || forwards || action.interface() == Some(interface)
         })
     }
 

@@ -56,6 +56,51 @@ pub enum Action {
     RemoveLink(String, LinkKind),
 }
 
+impl Action {
+    /// The interface it makes, if it makes one.
+    pub fn creates(&self) -> Option<&str> {
+        match self {
+            Self::CreateLane(lane, _) => Some(lane.interface()),
+            Self::CreateVxlan(..) => Some(VXLAN_INTERFACE),
+            Self::InstallGuard(_)
+            | Self::SetMtu(..)
+            | Self::SetUp(_)
+            | Self::ConfigureLane(..)
+            | Self::SetSysctl(..)
+            | Self::AddAddress(..)
+            | Self::SetNeighbour(..)
+            | Self::SetFdb(..)
+            | Self::SetRoute(..)
+            | Self::RemoveRoute(_)
+            | Self::RemoveFdb(_)
+            | Self::RemoveNeighbour(..)
+            | Self::RemoveAddress(..)
+            | Self::RemoveLink(..) => None,
+        }
+    }
+
+    /// The interface it needs to be there, if it needs one.
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Self::SetMtu(link, _)
+            | Self::SetUp(link)
+            | Self::AddAddress(link, _)
+            | Self::SetNeighbour(link, ..)
+            | Self::RemoveNeighbour(link, _)
+            | Self::RemoveAddress(link, _) => Some(link),
+            Self::ConfigureLane(lane, _) => Some(lane.interface()),
+            Self::SetFdb(..) | Self::RemoveFdb(_) => Some(VXLAN_INTERFACE),
+            Self::SetRoute(_, route) => route.device(),
+            Self::InstallGuard(_)
+            | Self::CreateLane(..)
+            | Self::CreateVxlan(..)
+            | Self::SetSysctl(..)
+            | Self::RemoveRoute(_)
+            | Self::RemoveLink(..) => None,
+        }
+    }
+}
+
 /// An MTU in bytes.
 pub type LinkMtu = u32;
 

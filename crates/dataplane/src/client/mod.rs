@@ -14,6 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use warren_model::{PrivateKey, PublicKey};
 use warren_plan::lane::{LaneChange, LaneObserved, PeerObserved};
@@ -22,6 +24,9 @@ use crate::uapi::{self, DeviceState, PeerState};
 
 pub use error::ClientError;
 use exchange::{DEADLINE, Exchange};
+
+/// What a device's process is called (`/proc/PID/comm`).
+const DEVICE_NAME: &str = "warren-wg";
 
 /// Time between two looks at something that the kernel does not tell of.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -137,20 +142,58 @@ impl Userspace {
             }
             Err(error) => return Err(error),
         };
-        // The device ends when its socket's file goes, and the connection ends with it.
-        let ended = tokio::time::timeout(DEADLINE, async {
-            let _ended = exchange.stream().read(&mut [0]).await.unwrap_or_default();
-            // The kernel removes the interface within the same exit, in no certain order.
-            while nix::net::if_::if_nametoindex(interface).is_ok() {
-                tokio::time::sleep(LOOK_AGAIN).await;
+        // The device ends when its socket's file goes, and the connection ends with it. One that hangs is killed: it holds
+        // the interface and the port, and nothing else would free them.
+        if !has_ended(&mut exchange, interface).await {
+            kill(interface);
+            if !has_ended(&mut exchange, interface).await {
+                return Err(ClientError::StillThere {
+                    interface: interface.to_owned(),
+                });
             }
-        });
-        ended.await.map_err(|_| ClientError::StillThere {
-            interface: interface.to_owned(),
-        })?;
+        }
         cgroup::remove(Path::new(cgroup::ROOT), interface).await;
         Ok(())
     }
+}
+
+/// Waits for the process behind a connection to end, and for its interface to be gone; `false` if it has not in time.
+async fn has_ended(exchange: &mut Exchange, interface: &str) -> bool {
+    let ended = tokio::time::timeout(DEADLINE, async {
+        let _ended = exchange.stream().read(&mut [0]).await.unwrap_or_default();
+        // The kernel removes the interface within the same exit, in no certain order.
+        while nix::net::if_::if_nametoindex(interface).is_ok() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    });
+    ended.await.is_ok()
+}
+
+/// Kills the processes that are this interface's device in this network namespace. They are looked for among all: the one
+/// that listens on the socket is not who the kernel names there, because a daemon has forked since.
+fn kill(interface: &str) {
+    let own = std::fs::read_link("/proc/self/ns/net").ok();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let dir = process.path();
+        let is_device = std::fs::read_to_string(dir.join("comm"))
+            .is_ok_and(|comm| comm.trim_end() == DEVICE_NAME)
+            && std::fs::read_link(dir.join("ns/net")).ok() == own
+            && std::fs::read(dir.join("cmdline")).is_ok_and(|line| names(&line, interface));
+        if is_device {
+            tracing::warn!(interface, pid, "the device hangs and is killed");
+            // It may have ended by itself just now.
+            let _ended = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Whether the last argument of a command line (as in `/proc/PID/cmdline`) is this.
+fn names(command_line: &[u8], interface: &str) -> bool {
+    let line = command_line.strip_suffix(b"\0").unwrap_or(command_line);
+    line.rsplit(|byte| *byte == 0).next() == Some(interface.as_bytes())
 }
 
 fn observed(state: DeviceState, now: SystemTime) -> LaneObserved {

@@ -24,6 +24,9 @@ pub const MAX_BYTES: usize = 4096;
 /// Most keys a node may have at once: two epochs while a rotation is under way.
 pub const MAX_KEYS: usize = 2;
 
+/// Most characters of a decoder's words that a refusal repeats: every node's status shows them.
+const MAX_REASON: usize = 160;
+
 /// What one node says about itself. It says nothing about pod addresses: those are the control plane's to give.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,8 +85,9 @@ impl Announcement {
         if text.len() > MAX_BYTES {
             return Err(AnnouncementError::TooLong { bytes: text.len() });
         }
+        // The decoder repeats what it could not take, which may be all of the text.
         let malformed = |error: serde_json::Error| AnnouncementError::Malformed {
-            reason: error.to_string(),
+            reason: shortened(&error.to_string()),
         };
         let Version { version } = serde_json::from_str(text).map_err(malformed)?;
         if version != VERSION {
@@ -114,19 +118,38 @@ impl Announcement {
                 first: a.epoch,
                 second: b.epoch,
             }),
-            keys => match keys.iter().find(|key| key.port == 0) {
-                Some(key) => Err(AnnouncementError::NoPort { epoch: key.epoch }),
-                None => Ok(self),
-            },
+            keys => {
+                let newest = keys[keys.len() - 1].epoch;
+                if let Some(key) = keys.iter().find(|key| key.port == 0) {
+                    Err(AnnouncementError::NoPort { epoch: key.epoch })
+                } else if self.settled > newest {
+                    let settled = self.settled;
+                    Err(AnnouncementError::SettledAhead { settled, newest })
+                } else {
+                    Ok(self)
+                }
+            }
         }
     }
+}
+
+/// The beginning and the end of a long text: a decoder says what last, and where.
+fn shortened(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= MAX_REASON {
+        return text.to_owned();
+    }
+    let half = MAX_REASON / 2;
+    let head: String = text.chars().take(half).collect();
+    let tail: String = text.chars().skip(count - half).collect();
+    format!("{head}...{tail}")
 }
 
 /// An annotation that cannot be used. The node's pod CIDRs stay sealed; nothing is sent to them.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AnnouncementError {
     /// Longer than [`MAX_BYTES`].
-    #[error("is {bytes} bytes long, more than {MAX_BYTES}: not written by a Warren agent")]
+    #[error("is {bytes} bytes long, more than {MAX_BYTES}: delete it, the node's agent writes it again")]
     TooLong {
         /// Its length.
         bytes: usize,
@@ -147,13 +170,15 @@ pub enum AnnouncementError {
     #[error("lists no key: restart the node's agent and see its log")]
     NoKeys,
     /// More keys than a rotation ever needs.
-    #[error("lists {count} keys, more than {MAX_KEYS}: not written by a Warren agent")]
+    #[error("lists {count} keys, more than {MAX_KEYS}: delete it, the node's agent writes it again")]
     TooManyKeys {
         /// How many.
         count: usize,
     },
     /// Two keys whose epochs share a lane (or are the same).
-    #[error("has keys of epochs {first} and {second}, which share a lane: not written by a Warren agent")]
+    #[error(
+        "has keys of epochs {first} and {second}, which share a lane: delete it, the node's agent writes it again"
+    )]
     SameLane {
         /// The earlier epoch.
         first: Epoch,
@@ -165,6 +190,17 @@ pub enum AnnouncementError {
     NoPort {
         /// Which key.
         epoch: Epoch,
+    },
+    /// Settled in an epoch that is later than all of its keys.
+    #[error(
+        "says it settled in epoch {settled}, but its newest key is of epoch {newest}: delete it, the node's agent writes \
+         it again"
+    )]
+    SettledAhead {
+        /// What it says.
+        settled: Epoch,
+        /// Of its newest key.
+        newest: Epoch,
     },
 }
 
@@ -179,6 +215,7 @@ impl AnnouncementError {
             Self::TooManyKeys { .. } => "annotation-too-many-keys",
             Self::SameLane { .. } => "annotation-same-lane",
             Self::NoPort { .. } => "annotation-no-port",
+            Self::SettledAhead { .. } => "annotation-settled-ahead",
         }
     }
 }
@@ -227,10 +264,27 @@ mod tests {
             code(&with(&[key(1, 1), key(2, 1), key(3, 1)].join(","))),
             "annotation-too-many-keys"
         );
+        assert_eq!(
+            code(&with(&key(1, 1)).replace("\"settled\":1", "\"settled\":4294967295")),
+            "annotation-settled-ahead"
+        );
         assert_eq!(code(&" ".repeat(MAX_BYTES + 1)), "annotation-too-long");
         assert_eq!(
             code(&with(&key(1, 1).replace(KEY, &"A".repeat(44)))),
             "annotation-malformed"
         );
+    }
+    #[test]
+    fn a_refusal_does_not_repeat_a_long_text() {
+        let text = format!(
+            r#"{{"version":1,"keys":"{}","settled":1,"paths":[]}}"#,
+            "x".repeat(4000)
+        );
+        let message = Announcement::parse(&text).unwrap_err().to_string();
+        assert!(
+            message.contains("invalid type") && message.contains("column"),
+            "{message}"
+        );
+        assert!(message.len() < 400, "{} bytes", message.len());
     }
 }

@@ -83,22 +83,37 @@ pub fn decode_pod(pod: &k8s::Pod) -> Decoded<Pod> {
     }
 }
 
-/// `spec.podCIDRs`, or what servers before dual-stack wrote: `spec.podCIDR`.
+/// `spec.podCIDRs`, or what servers before dual-stack wrote: `spec.podCIDR`. At most one a family, as the API's own
+/// validation has it.
 fn pod_cidrs(node: &k8s::Node, object: &str, refusals: &mut Vec<Refusal>) -> Vec<PodCidr> {
-    let Some(spec) = &node.spec else {
-        return Vec::new();
-    };
-    let many = spec.pod_cidrs.as_deref().unwrap_or_default();
+    let spec = node.spec.as_ref();
+    let many = spec.and_then(|it| it.pod_cidrs.as_deref()).unwrap_or_default();
     let (field, texts) = if many.is_empty() {
-        ("spec.podCIDR", spec.pod_cidr.as_slice())
+        let one = spec.map(|it| it.pod_cidr.as_slice()).unwrap_or_default();
+        ("spec.podCIDR", one)
     } else {
         ("spec.podCIDRs", many)
     };
-    let mut cidrs = Vec::with_capacity(texts.len());
-    for text in texts.iter().filter(|it| !it.is_empty()) {
+    let mut texts = texts.iter().filter(|it| !it.is_empty()).peekable();
+    if texts.peek().is_none() {
+        let message = "spec.podCIDRs is empty, so the node's pods get no addresses: have the controller manager allocate \
+                       them (--allocate-node-cidrs, with room in --cluster-cidr)";
+        refusals.push(Refusal::new(object, "no-pod-cidr", message));
+    }
+    let mut cidrs: Vec<PodCidr> = Vec::new();
+    for text in texts {
         match text.parse::<PodCidr>() {
             Ok(cidr) if cidrs.contains(&cidr) => {}
-            Ok(cidr) => cidrs.push(cidr),
+            Ok(cidr) => match cidrs.iter().find(|it| it.family() == cidr.family()) {
+                None => cidrs.push(cidr),
+                Some(first) => {
+                    let message = format!(
+                        "{field}: {cidr} is not used, a node has one range a family and {first} comes first; delete the \
+                         Node and let it register anew"
+                    );
+                    refusals.push(Refusal::new(object, "surplus-pod-cidr", message));
+                }
+            },
             Err(error) => {
                 let message = format!("{field}: {error}; delete the Node and let it register anew");
                 refusals.push(Refusal::new(object, "invalid-pod-cidr", message));
@@ -126,6 +141,11 @@ fn internal_ips(node: &k8s::Node, object: &str, refusals: &mut Vec<Refusal>) -> 
                 "set the kubelet's --node-ip",
             )),
         }
+    }
+    if ips.is_empty() {
+        let message = "status.addresses holds no InternalIP that packets can be sent to, so no other node reaches its \
+                       pods: set the kubelet's --node-ip";
+        refusals.push(Refusal::new(object, "no-internal-ip", message));
     }
     ips
 }

@@ -15,7 +15,16 @@ fn node(spec: Value, status: Value) -> Decoded<Node> {
 
 fn annotated(text: &str) -> Decoded<Node> {
     let metadata = json!({"name": "a", "annotations": {ANNOTATION: text}});
-    decode_node(&serde_json::from_value(json!({"metadata": metadata})).unwrap())
+    let object = json!({"metadata": metadata, "spec": one_cidr(), "status": one_ip()});
+    decode_node(&serde_json::from_value(object).unwrap())
+}
+
+fn one_cidr() -> Value {
+    json!({"podCIDRs": ["10.0.1.0/24"]})
+}
+
+fn one_ip() -> Value {
+    json!({"addresses": [{"type": "InternalIP", "address": "192.0.2.9"}]})
 }
 
 fn pod(spec: Value, status: Value) -> Decoded<Pod> {
@@ -66,44 +75,49 @@ fn a_whole_node_is_taken() {
 #[test]
 fn pod_cidrs_come_from_either_field_and_bad_ones_are_refused() {
     let long = "x".repeat(1000);
+    const INVALID: &str = "invalid-pod-cidr";
     for (spec, taken, refused) in [
-        (json!({}), vec![], 0),
-        (json!({"podCIDR": ""}), vec![], 0),
-        (json!({"podCIDR": "10.0.1.0/24"}), vec!["10.0.1.0/24"], 0),
+        (json!({}), vec![], vec!["no-pod-cidr"]),
+        (
+            json!({"podCIDR": "", "podCIDRs": [""]}),
+            vec![],
+            vec!["no-pod-cidr"],
+        ),
+        (json!({"podCIDR": "10.0.1.0/24"}), vec!["10.0.1.0/24"], vec![]),
         (
             json!({"podCIDR": "10.0.1.0/24", "podCIDRs": []}),
             vec!["10.0.1.0/24"],
-            0,
+            vec![],
         ),
         (
             json!({"podCIDR": "10.9.9.0/24", "podCIDRs": ["10.0.1.0/24"]}),
             vec!["10.0.1.0/24"],
-            0,
+            vec![],
         ),
         (
             json!({"podCIDRs": ["10.0.1.0/24", "10.0.1.0/24"]}),
             vec!["10.0.1.0/24"],
-            0,
+            vec![],
         ),
         (
-            json!({"podCIDRs": ["10.0.1.0/24", "10.0.2.0/24"]}),
-            vec!["10.0.1.0/24", "10.0.2.0/24"],
-            0,
+            json!({"podCIDRs": ["10.0.1.0/24", "10.0.2.0/24", "fd00:1::/64", "fd00:2::/64"]}),
+            vec!["10.0.1.0/24", "fd00:1::/64"],
+            vec!["surplus-pod-cidr"; 2],
         ),
         (
             json!({"podCIDRs": ["nonsense", "fd00:1::/64"]}),
             vec!["fd00:1::/64"],
-            1,
+            vec![INVALID],
         ),
-        (json!({"podCIDRs": ["10.0.1.7/24"]}), vec![], 1),
+        (json!({"podCIDRs": ["10.0.1.7/24"]}), vec![], vec![INVALID]),
         (
             json!({"podCIDRs": ["0.0.0.0/0", "127.0.0.0/8", "10.0.0.0/32"]}),
             vec![],
-            3,
+            vec![INVALID; 3],
         ),
-        (json!({"podCIDR": long}), vec![], 1),
+        (json!({"podCIDR": long}), vec![], vec![INVALID]),
     ] {
-        let decoded = node(spec.clone(), json!({}));
+        let decoded = node(spec.clone(), one_ip());
         let cidrs: Vec<_> = decoded
             .value
             .unwrap()
@@ -112,11 +126,7 @@ fn pod_cidrs_come_from_either_field_and_bad_ones_are_refused() {
             .map(PodCidr::to_string)
             .collect();
         assert_eq!(cidrs, taken, "{spec}");
-        assert_eq!(
-            codes(&decoded.refusals),
-            vec!["invalid-pod-cidr"; refused],
-            "{spec}"
-        );
+        assert_eq!(codes(&decoded.refusals), refused, "{spec}");
         for refusal in decoded.refusals {
             assert_eq!(refusal.object, "Node/a");
             assert!(refusal.message.len() < 300, "{}", refusal.message);
@@ -147,16 +157,17 @@ fn internal_ips_that_are_no_other_machines_are_refused() {
             {"type": "InternalIP", "address": "192.0.2.9"},
             {"type": "ExternalIP", "address": "nonsense"},
         ]);
-        let decoded = node(json!({}), json!({"addresses": addresses}));
+        let decoded = node(one_cidr(), json!({"addresses": addresses}));
         let ips = decoded.value.unwrap().internal_ips;
         assert_eq!(ips, ["192.0.2.9".parse::<IpAddr>().unwrap()], "{bad:?} was taken");
         assert_eq!(codes(&decoded.refusals), ["invalid-ip"], "{bad:?}");
     }
-    assert_eq!(
-        node(json!({}), json!({})).refusals,
-        [],
-        "no InternalIP is no refusal"
-    );
+    let external = json!({"addresses": [{"type": "ExternalIP", "address": "192.0.2.9"}]});
+    for status in [json!({}), external] {
+        let decoded = node(one_cidr(), status);
+        assert_eq!(codes(&decoded.refusals), ["no-internal-ip"]);
+        assert!(decoded.refusals[0].message.contains("--node-ip"));
+    }
 }
 
 #[test]

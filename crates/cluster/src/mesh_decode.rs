@@ -4,6 +4,7 @@
 //! is installed may be another release's. A field that is absent or null has its default. One wrong field refuses the
 //! whole object: half of what an operator asked for is a configuration that nobody asked for.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -139,11 +140,11 @@ fn keys(reader: &mut Reader<'_>, default: Keys) -> Keys {
     const NODES: &str = "spec.keys.nodes";
     const INTERVAL: &str = "spec.keys.rotationInterval";
     let nodes: Vec<String> = reader.field(NODES, "a list of node names").unwrap_or_default();
-    for name in &nodes {
-        if let Err(error) = name.parse::<NodeName>() {
-            reader.refuse::<()>(NODES, format!("holds a wrong name: {error}"));
-        }
-    }
+    let wrong: Vec<_> = nodes
+        .iter()
+        .filter_map(|name| name.parse::<NodeName>().err())
+        .collect();
+    reader.refuse_first(NODES, "holds a wrong name", &wrong);
     let interval: String = reader
         .field(INTERVAL, "a duration such as 720h, or leave it empty")
         .unwrap_or_default();
@@ -172,14 +173,14 @@ fn pod_networks(reader: &mut Reader<'_>) -> Vec<IpNet> {
         return Vec::new();
     }
     let mut networks = Vec::with_capacity(texts.len());
+    let mut wrong = Vec::new();
     for text in &texts {
         match text.parse::<PodCidr>() {
             Ok(network) => networks.push(network.net()),
-            Err(error) => {
-                reader.refuse::<()>(FIELD, format!("holds a wrong range: {error}"));
-            }
+            Err(error) => wrong.push(error),
         }
     }
+    reader.refuse_first(FIELD, "holds a wrong range", &wrong);
     networks.sort();
     networks.dedup();
     networks
@@ -243,6 +244,17 @@ impl Reader<'_> {
         let mut names = field.split('.').skip(1);
         let value = names.try_fold(self.spec, |value, name| value.get(name))?;
         (!value.is_null()).then_some(value)
+    }
+
+    /// Refuses a list for its wrong entries: the first by name, the rest as a number. A list may have thousands.
+    fn refuse_first(&mut self, field: &'static str, what: &str, wrong: &[impl Display]) {
+        if let [first, rest @ ..] = wrong {
+            let more = match rest.len() {
+                0 => String::new(),
+                count => format!(" (and {count} more)"),
+            };
+            self.refuse::<()>(field, format!("{what}: {first}{more}"));
+        }
     }
 
     fn refuse<T>(&mut self, field: &'static str, problem: String) -> Option<T> {
@@ -372,6 +384,20 @@ mod tests {
                 "no remedy in {:?}",
                 errors[0].problem
             );
+        }
+    }
+
+    #[test]
+    fn a_list_of_wrong_entries_is_one_refusal_with_their_number() {
+        for (field, spec) in [
+            ("spec.keys.nodes", json!({"keys": {"nodes": vec!["Bad"; 5000]}})),
+            ("spec.podNetworks", json!({"podNetworks": vec!["10.0.0.1/8"; 60]})),
+        ] {
+            let errors = decode_spec(&spec).unwrap_err();
+            assert_eq!(errors.len(), 1, "{field}");
+            assert_eq!(errors[0].field, field);
+            assert!(errors[0].problem.contains("more)"), "{}", errors[0].problem);
+            assert!(errors[0].problem.len() < 300, "{}", errors[0].problem);
         }
     }
 

@@ -12,6 +12,7 @@ fn node(name: &str, cidr: &str, version: u32) -> Value {
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "uid": name, "resourceVersion": version.to_string()},
         "spec": {"podCIDRs": [cidr]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]},
     })
 }
 
@@ -344,7 +345,8 @@ async fn a_heartbeat_shows_no_new_snapshot() {
     bench.until_asked(1, |it| it.is_watch(NODES)).await;
     bench.seen.mark_unchanged();
     let mut heartbeat = node("a", "10.0.1.0/24", 2);
-    heartbeat["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]});
+    heartbeat["status"]["conditions"] =
+        json!([{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]);
     api.event(NODES, "MODIFIED", &heartbeat);
     api.cut(NODES);
     bench

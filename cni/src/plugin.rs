@@ -1,11 +1,14 @@
 //! One call of the plugin, from environment and stdin to what goes to stdout.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use warren_cni_wire::{
-    AddResult, CniError, Command, ErrorCode, MAX_CONF_BYTES, NetConf, Outcome, PrevResult, Request,
-    SpecVersion, VersionReply,
+    AddResult, CniError, Command, ErrorCode, MAX_CONF_BYTES, NetConf, NetnsPath, Outcome, PrevResult,
+    Request, SpecVersion, VersionReply,
 };
 
 use crate::agent;
@@ -42,8 +45,9 @@ fn answer(verb: Verb, environment: &Environment<'_>, conf: &NetConf) -> Result<V
     refuse_before_its_version(verb, conf.cni_version)?;
     let command = environment.command(verb, conf)?;
     let prev_result = match &command {
-        Command::Add { .. } => {
+        Command::Add { netns, .. } => {
             refuse_after_another_plugin(conf.prev_result()?.as_ref(), environment)?;
+            refuse_own_namespace(netns)?;
             None
         }
         Command::Check { .. } => Some(conf.prev_result()?.ok_or_else(|| {
@@ -143,6 +147,23 @@ fn refuse_after_another_plugin(
     Err(Failure::new(
         ErrorCode::INVALID_NETWORK_CONFIG,
         format!("{what}; put warren-cni first in \"plugins\" of the network configuration"),
+    ))
+}
+
+/// A pod's address and default route in the node's own namespace would cut the node off. A path that leads nowhere is
+/// the agent's to refuse.
+fn refuse_own_namespace(netns: &NetnsPath) -> Result<(), Failure> {
+    let identity = |path: &Path| fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    let own = identity(Path::new("/proc/self/ns/net"));
+    if own.is_none() || identity(netns.as_path()) != own {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorCode::INVALID_NETNS,
+        format!(
+            "CNI_NETNS {netns} is the node's own network namespace; pass the container's, and no CNI call at all for \
+             one that shares the node's"
+        ),
     ))
 }
 

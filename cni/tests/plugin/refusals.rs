@@ -103,6 +103,14 @@ fn odd_variables_are_refused_by_name() {
 }
 
 #[test]
+fn a_pod_in_the_namespace_of_the_node_itself_is_refused() {
+    for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net"] {
+        let told = refused("ADD", "1.1.0", 8, |call| call.env("CNI_NETNS", path));
+        assert!(told.contains(path) && told.contains("node's own"), "{told}");
+    }
+}
+
+#[test]
 fn a_command_is_refused_before_the_version_that_brought_it() {
     for (command, version, since) in [
         ("CHECK", "0.3.0", "0.4.0"),

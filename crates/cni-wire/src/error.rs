@@ -27,6 +27,9 @@ impl ErrorCode {
     pub const DECODING_FAILURE: Self = Self(6);
     /// The network configuration is readable but wrong.
     pub const INVALID_NETWORK_CONFIG: Self = Self(7);
+    /// The network namespace is the plugin's own, the node's. The specification leaves 8 to 10 free; its reference
+    /// implementation (`skel` of containernetworking/cni) uses 8 for this.
+    pub const INVALID_NETNS: Self = Self(8);
     /// Something passing is in the way; the runtime should retry.
     pub const TRY_AGAIN_LATER: Self = Self(11);
     /// STATUS: ADD cannot be served.

@@ -20,6 +20,7 @@
 //! | [`attachments`] | which pods hold which addresses, on disk |
 //! | [`pods`], [`cni_server`], [`cni_conf`] | attaching pods, the socket it is asked on, and how the runtime learns of it |
 //! | [`boot_guard`] | the guard a node boots with |
+//! | [`endpoints`] | where peers were to be sent to, by which those that roamed are told |
 //! | [`publish`] | the node's annotation and the Mesh's status |
 //! | [`ready`], [`status`], [`metrics`] | what an operator sees |
 //! | [`run()`] | all of it put together, and its end |
@@ -30,6 +31,7 @@ pub mod cni_conf;
 pub mod cni_server;
 pub mod config;
 pub mod devices;
+pub mod endpoints;
 pub mod greet;
 pub mod metrics;
 pub mod pods;

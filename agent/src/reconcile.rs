@@ -23,6 +23,7 @@ use warren_telemetry::{Drain, Heartbeat};
 use crate::attachments::SharedAttachments;
 use crate::boot_guard::BootGuard;
 use crate::devices::Devices;
+use crate::endpoints::KeptEndpoints;
 use crate::greet::greet;
 use crate::metrics::PassMetrics;
 use crate::view::{Failure, View};
@@ -50,6 +51,8 @@ pub struct Parts {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The guard kept for the next boot.
     pub boot_guard: BootGuard,
+    /// Where the peers were to be sent to.
+    pub endpoints: KeptEndpoints,
     /// What the loop counts.
     pub metrics: PassMetrics,
 }
@@ -175,6 +178,7 @@ impl Reconciler {
             view.failures = self.apply(&view.steps).await;
             if let Some(desired) = &view.desired {
                 greet(&view.steps, desired);
+                self.parts.endpoints.remember(desired, &view.failures);
             }
             if let Some(desired) = view.desired.as_ref().filter(|_| view.failures.is_empty()) {
                 self.parts
@@ -227,6 +231,7 @@ impl Reconciler {
             attachments: parts.attachments.present(&view.observed, leaked),
             underlay: parts.kernel.underlay().await?,
             networks_before: parts.boot_guard.networks(),
+            endpoints_before: parts.endpoints.get().clone(),
         };
         let desired = compute(&cluster, &local);
         // Only now it is known which are asked for. One that is not there yet belongs to an interface that is not either.

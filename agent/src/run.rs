@@ -24,6 +24,7 @@ use crate::cni_conf::{self, CniConfError};
 use crate::cni_server;
 use crate::config::Config;
 use crate::devices::Devices;
+use crate::endpoints::KeptEndpoints;
 use crate::metrics::Metrics;
 use crate::pods::Pods;
 use crate::publish::Publishing;
@@ -61,6 +62,7 @@ pub async fn run(config: Config) -> Result<()> {
             "the guard was not there; it is in force now, closed to all pods until they are found"
         );
     }
+    let endpoints = KeptEndpoints::open(config.state_dir.join("endpoints.json"));
     let keys = KeyStore::open(&config.state_dir.join("keys"))?;
     let attachments = AttachmentStore::open(config.state_dir.join("attachments.json"))?;
     let attachments = SharedAttachments::new(attachments);
@@ -102,6 +104,7 @@ pub async fn run(config: Config) -> Result<()> {
         attachments: attachments.clone(),
         snapshots: watches.subscribe(),
         boot_guard,
+        endpoints,
         metrics: metrics.pass,
     });
     let follower = Follower::new(

@@ -30,7 +30,13 @@ const CNI_CONFIGURATION: &str = "10-warren.conflist";
 /// The CNI plugin the agent installs.
 const CNI_PLUGIN: &str = "warren-cni";
 /// What the agent keeps in its state folder.
-const STATE: [&str; 4] = ["attachments.json", "guard.json", "keys", "sysctls.json"];
+const STATE: [&str; 5] = [
+    "attachments.json",
+    "endpoints.json",
+    "guard.json",
+    "keys",
+    "sysctls.json",
+];
 /// What the agent has in its run folder.
 const RUN: [&str; 2] = [admin_socket::FILE_NAME, "cni.sock"];
 

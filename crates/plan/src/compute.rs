@@ -168,11 +168,20 @@ fn lanes(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peers: &[Chosen<'_>]) -
             public_key: epoch.map(|epoch| local.keys[&epoch]),
             port: mesh.ports.of(lane),
             peers: BTreeMap::new(),
+            endpoints_before: BTreeMap::new(),
         };
+        let before = local.endpoints_before.get(&lane);
         for chosen in peers {
-            if let Some((key, peer)) = chosen.peer.in_lane(epoch, own_ips) {
-                config.peers.insert(key, peer);
-            }
+            let Some((key, peer)) = chosen.peer.in_lane(epoch, own_ips) else {
+                continue;
+            };
+            let was_elsewhere = before
+                .and_then(|before| before.get(&key))
+                .filter(|endpoint| **endpoint != peer.endpoint);
+            config
+                .endpoints_before
+                .extend(was_elsewhere.map(|endpoint| (key, *endpoint)));
+            config.peers.insert(key, peer);
         }
         lanes.insert(lane, config);
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use warren_model::{Epoch, Mesh, Node, NodeName, PathKind, PublicKey, Refusal};
 
+use crate::lane::Endpoints;
 use crate::state::Mac;
 
 /// The cluster as the watches show it now.
@@ -35,6 +36,8 @@ pub struct Local {
     /// Pod networks of other nodes that were known before, of nodes that may be gone by now. Pods may still live there, or
     /// be sent to, so with encryption on they stay sealed.
     pub networks_before: BTreeSet<IpNet>,
+    /// The endpoints that the plan before this one wanted: [`Desired::endpoints`](crate::Desired::endpoints).
+    pub endpoints_before: Endpoints,
 }
 
 /// One pod attached to this node.

@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Serialize;
-use warren_model::PublicKey;
+use warren_model::{Lane, PublicKey};
 
 /// A handshake younger than this proves that the endpoint in use works: three minutes, after which WireGuard itself
 /// gives a session up (REJECT_AFTER_TIME of the WireGuard paper, section 6.1).
 pub const HANDSHAKE_FRESH: Duration = Duration::from_secs(180);
+
+/// Where the peers of each lane are to be sent to until they roam.
+pub type Endpoints = BTreeMap<Lane, BTreeMap<PublicKey, SocketAddr>>;
 
 /// How one lane's device should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -24,6 +27,9 @@ pub struct LaneConfig {
     pub port: u16,
     /// Its peers by public key.
     pub peers: BTreeMap<PublicKey, PeerConfig>,
+    /// The endpoints that were wanted before, of peers that are wanted elsewhere now. A peer that is still sent there has
+    /// not roamed: it was we who set that.
+    pub endpoints_before: BTreeMap<PublicKey, SocketAddr>,
 }
 
 /// How one peer of a lane should be.
@@ -66,7 +72,7 @@ pub struct PeerObserved {
 }
 
 impl PeerObserved {
-    /// Whether a handshake completed lately, so that the endpoint in use works and must not be reset.
+    /// Whether a handshake completed lately, so that the endpoint in use worked then.
     pub fn is_proven(&self) -> bool {
         self.handshake_age.is_some_and(|age| age < HANDSHAKE_FRESH)
     }
@@ -122,7 +128,7 @@ impl fmt::Display for LaneChange {
 
 impl LaneConfig {
     /// The changes that make `observed` this configuration: key and port first, peers and prefixes added, then taken
-    /// away what is too much. A peer that shook hands lately keeps the endpoint it is using.
+    /// away what is too much. A peer that has roamed and shook hands lately keeps the endpoint it is using.
     pub fn changes_from(&self, observed: &LaneObserved) -> LaneChanges {
         let mut adds = Vec::new();
         let mut removes = Vec::new();
@@ -135,7 +141,10 @@ impl LaneConfig {
         for (key, wanted) in &self.peers {
             match observed.peers.get(key) {
                 None => adds.push(LaneChange::AddPeer(*key, wanted.clone())),
-                Some(found) => wanted.changes_from(*key, found, &mut adds),
+                Some(found) => {
+                    let before = self.endpoints_before.get(key).copied();
+                    wanted.changes_from(*key, found, before, &mut adds);
+                }
             }
         }
         for (key, found) in &observed.peers {
@@ -157,8 +166,18 @@ impl LaneConfig {
 }
 
 impl PeerConfig {
-    fn changes_from(&self, key: PublicKey, found: &PeerObserved, adds: &mut Vec<LaneChange>) {
-        if found.endpoint != Some(self.endpoint) && !found.is_proven() {
+    fn changes_from(
+        &self,
+        key: PublicKey,
+        found: &PeerObserved,
+        before: Option<SocketAddr>,
+        adds: &mut Vec<LaneChange>,
+    ) {
+        // A fresh handshake proves where a peer was up to three minutes ago. Where it went by itself is believed for that
+        // long. Where it only was because it was wanted there is no longer of interest once it is wanted elsewhere: its
+        // Node has another address or port, or two nodes have swapped theirs.
+        let has_roamed = found.is_proven() && found.endpoint != before;
+        if found.endpoint != Some(self.endpoint) && !has_roamed {
             adds.push(LaneChange::SetEndpoint(key, self.endpoint));
         }
         if found.keepalive != self.keepalive {

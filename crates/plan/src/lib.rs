@@ -32,6 +32,6 @@ pub use compute::compute;
 pub use diff::diff;
 pub use guard::{Carrier, Guard, OpenPod};
 pub use input::{Attachment, Cluster, Local, UnderlayAddress};
-pub use lane::{LaneChange, LaneConfig, LaneObserved, PeerConfig, PeerObserved};
+pub use lane::{Endpoints, LaneChange, LaneConfig, LaneObserved, PeerConfig, PeerObserved};
 pub use state::{Desired, Link, LinkKind, Mac, Observed, PeerPlan, Route, RouteTarget, Vxlan};
 pub use step::{Action, Step};

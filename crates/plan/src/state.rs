@@ -11,7 +11,7 @@ use serde::Serialize;
 use warren_model::{Announcement, Epoch, Lane, NodeName, Path, PublicKey, Refusal};
 
 use crate::guard::Guard;
-use crate::lane::{LaneConfig, LaneObserved};
+use crate::lane::{Endpoints, LaneConfig, LaneObserved};
 
 /// The protocol number of our routes (`ip route show proto 87`), so that they are told from everyone else's.
 pub const ROUTE_PROTOCOL: u8 = 87;
@@ -54,6 +54,17 @@ pub struct Desired {
     pub pod_mtu: u32,
     /// What was left out, and why.
     pub refusals: Vec<Refusal>,
+}
+
+impl Desired {
+    /// Where the peers of each lane are to be sent to: to be remembered for the next plan, once this one is carried out.
+    pub fn endpoints(&self) -> Endpoints {
+        let of_lane = |(lane, config): (&Lane, &LaneConfig)| {
+            let peers = config.peers.iter();
+            (*lane, peers.map(|(key, peer)| (*key, peer.endpoint)).collect())
+        };
+        self.lanes.iter().map(of_lane).collect()
+    }
 }
 
 /// The path chosen for one peer.

@@ -63,6 +63,7 @@ fn local(epochs: &[u32], can: &[PathKind]) -> Local {
             mtu: 1500,
         }],
         networks_before: BTreeSet::new(),
+        endpoints_before: BTreeMap::new(),
     }
 }
 

@@ -16,8 +16,8 @@ use warren_model::{
 use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::VXLAN_INTERFACE;
 use warren_plan::{
-    Attachment, Cluster, Link, LinkKind, Local, Mac, Observed, Route, RouteTarget, UnderlayAddress, Vxlan,
-    compute,
+    Attachment, Cluster, Endpoints, Link, LinkKind, Local, Mac, Observed, Route, RouteTarget,
+    UnderlayAddress, Vxlan, compute,
 };
 
 /// A cluster, a node in it, and a kernel that may hold anything.
@@ -86,18 +86,28 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
         a_set_of_paths(),
         vec(an_underlay_address(), 0..3),
         btree_set(a_pod_cidr().prop_map(PodCidr::net), 0..3),
+        some_endpoints(),
     )
-        .prop_map(|(attachments, epochs, can, underlay, networks_before)| Local {
-            node: name(0),
-            keys: epochs
-                .into_iter()
-                .map(|epoch| (Epoch::new(epoch).unwrap(), key(100 + epoch as u8)))
-                .collect(),
-            can,
-            attachments,
-            underlay,
-            networks_before,
-        })
+        .prop_map(
+            |(attachments, epochs, can, underlay, networks_before, endpoints_before)| Local {
+                node: name(0),
+                keys: epochs
+                    .into_iter()
+                    .map(|epoch| (Epoch::new(epoch).unwrap(), key(100 + epoch as u8)))
+                    .collect(),
+                can,
+                attachments,
+                underlay,
+                networks_before,
+                endpoints_before,
+            },
+        )
+}
+
+/// Of the peers that [`a_device`] and [`an_announcement`] know.
+fn some_endpoints() -> impl Strategy<Value = Endpoints> {
+    let of_lane = || btree_map((0_u8..12).prop_map(|n| key(n + 1)), an_endpoint(), 0..6);
+    [of_lane(), of_lane()].prop_map(|[zero, one]| [(Lane::Zero, zero), (Lane::One, one)].into())
 }
 
 pub(crate) fn an_observed() -> impl Strategy<Value = Observed> {

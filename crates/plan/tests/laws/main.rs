@@ -4,13 +4,14 @@
 mod generate;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use generate::{a_cluster, a_local, a_situation, an_observed};
+use generate::{Situation, a_cluster, a_local, a_situation, an_observed};
 use proptest::prelude::*;
 use warren_model::{Encryption, PathKind};
 use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::Desired;
-use warren_plan::{Action, LinkKind, Observed, Route, RouteTarget, compute, diff};
+use warren_plan::{Action, LaneChange, LinkKind, Observed, Route, RouteTarget, compute, diff};
 
 /// The observation that matches a desired state exactly.
 fn observation_of(desired: &Desired) -> Observed {
@@ -251,14 +252,46 @@ proptest! {
     }
 
     #[test]
-    fn a_proven_endpoint_is_never_reset(situation in a_situation()) {
-        let desired = compute(&situation.cluster, &situation.local);
-        for step in diff(&desired, &situation.observed) {
-            if let Action::ConfigureLane(lane, warren_plan::LaneChange::SetEndpoint(key, _)) = step.action {
-                let peer = &situation.observed.lanes[&lane].peers[&key];
-                prop_assert!(!peer.is_proven());
+    fn a_peer_that_has_roamed_and_shook_hands_lately_is_left_where_it_is(situation in a_situation()) {
+        let Situation { cluster, local, observed } = situation;
+        let desired = compute(&cluster, &local);
+        for step in diff(&desired, &observed) {
+            if let Action::ConfigureLane(lane, LaneChange::SetEndpoint(key, _)) = step.action {
+                let peer = &observed.lanes[&lane].peers[&key];
+                let before = local.endpoints_before.get(&lane).and_then(|lane| lane.get(&key)).copied();
+                prop_assert!(!peer.is_proven() || peer.endpoint == before, "{:?} was {:?}", peer, before);
             }
         }
+    }
+
+    #[test]
+    fn a_peer_that_has_not_roamed_is_sent_to_where_its_node_is_now(
+        mut cluster in a_cluster(), later in a_cluster(), mut local in a_local(), age in 0_u64..400,
+    ) {
+        let mut observed = observation_of(&compute(&cluster, &local));
+        local.endpoints_before = compute(&cluster, &local).endpoints();
+        for peer in observed.lanes.values_mut().flat_map(|device| device.peers.values_mut()) {
+            peer.handshake_age = Some(Duration::from_secs(age));
+        }
+        // Other addresses for the same nodes, those of one another among them; nothing else.
+        for (name, node) in &mut cluster.nodes {
+            if let Some(later) = later.nodes.get(name) {
+                node.internal_ips.clone_from(&later.internal_ips);
+            }
+        }
+        let desired = compute(&cluster, &local);
+        for step in diff(&desired, &observed) {
+            observed.apply(&step.action);
+        }
+        for (lane, config) in &desired.lanes {
+            for (key, peer) in &config.peers {
+                prop_assert_eq!(observed.lanes[lane].peers[key].endpoint, Some(peer.endpoint));
+            }
+        }
+        // Once that is done and remembered, it is not done again where a peer roams back.
+        local.endpoints_before = desired.endpoints();
+        let done = compute(&cluster, &local);
+        prop_assert!(done.lanes.values().all(|config| config.endpoints_before.is_empty()));
     }
 
     #[test]

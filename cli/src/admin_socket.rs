@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use http::Request;
 use http::header::HOST;
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -19,6 +19,12 @@ pub(crate) const FILE_NAME: &str = "admin.sock";
 
 /// Asks for a page, such as `/status`.
 pub(crate) async fn ask<T: DeserializeOwned>(socket: &Path, page: &str) -> Result<T, AgentError> {
+    let (status, body) = fetch(socket, page).await?;
+    answer::read(status, &body)
+}
+
+/// The same as it was answered, for the pages that are plain text.
+pub(crate) async fn fetch(socket: &Path, page: &str) -> Result<(StatusCode, Bytes), AgentError> {
     timeout(DEADLINE, exchange(socket, page))
         .await
         .unwrap_or(Err(AgentError::TimedOut))
@@ -33,7 +39,7 @@ pub(crate) async fn is_listening(socket: &Path) -> io::Result<bool> {
     }
 }
 
-async fn exchange<T: DeserializeOwned>(socket: &Path, page: &str) -> Result<T, AgentError> {
+async fn exchange(socket: &Path, page: &str) -> Result<(StatusCode, Bytes), AgentError> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         let socket = socket.to_owned();
         if is_absent(&error) {
@@ -63,7 +69,7 @@ async fn exchange<T: DeserializeOwned>(socket: &Path, page: &str) -> Result<T, A
     let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
     driver.abort();
     let body = body.map_err(|error| broken(error.as_ref()))?;
-    answer::read(status, &body.to_bytes())
+    Ok((status, body.to_bytes()))
 }
 
 /// No such file, or a file that nobody listens on any more.

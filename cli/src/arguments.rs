@@ -8,8 +8,8 @@ use warren_model::NodeName;
 
 /// Look at a Warren mesh, and remove it from a node.
 ///
-/// Exit status: 0, it worked; 1, the answer is no (status --check: the mesh is not whole; uninstall-node: something is
-/// left); 2, it could not be done: wrong arguments, or the API server cannot be asked.
+/// Exit status: 0, it worked; 1, the answer is no (status --check: the mesh is not whole; doctor: a check failed; uninstall-node:
+/// something is left); 2, it could not be done: wrong arguments, or the API server cannot be asked.
 #[derive(Debug, Parser)]
 #[command(name = "warren", version, max_term_width = 110)]
 pub(crate) struct Arguments {
@@ -36,6 +36,17 @@ pub(crate) enum Command {
     /// The JSON holds "nodes", one each: "node", and "plan" (what its agent answers on /plan) or "agentError"; and
     /// "summary": "nodes", "answered", "steps".
     Plan(PlanArguments),
+    /// Check this node, and say what is wrong and what to do about it
+    ///
+    /// Run it as root on the node, or in its agent's container. It looks at the kernel, the
+    /// agent, the paths to all peers, the API server, CNI files, keys and what is left of an agent that is gone. It
+    /// changes nothing; each peer is sent a few ICMP echo requests through its path, one of them as large as a packet
+    /// may be.
+    ///
+    /// The JSON holds "node", "findings", one each: "check" (a name that stays), "subject" (the peer, file or interface,
+    /// where there are several), "result" ("ok", "warn", "fail", "skipped"), "found" and "remedy"; and "summary", how
+    /// many of each result. Warnings do not change the exit status.
+    Doctor(DoctorArguments),
     /// Remove everything Warren made on this node
     ///
     /// Run it as root on the node, after the node was drained and its agent stopped; pods that are still there lose
@@ -109,6 +120,45 @@ pub(crate) struct PlanArguments {
     /// Which agents to ask.
     #[command(flatten)]
     pub(crate) agents: AgentArguments,
+}
+
+/// Of `warren doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// The agent's folder of sockets
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/warren",
+        env = "WARREN_RUN_DIR"
+    )]
+    pub(crate) run_dir: PathBuf,
+    /// The agent's folder of keys and pod addresses [default: what the agent says, else /var/lib/warren]
+    #[arg(long, value_name = "DIR", env = "WARREN_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// The folder the container runtime reads its CNI configuration from [default: what the agent says, else
+    /// /etc/cni/net.d]
+    #[arg(long, value_name = "DIR", env = "WARREN_CNI_CONF_DIR")]
+    pub(crate) cni_conf_dir: Option<PathBuf>,
+    /// The folder of the CNI plugins [default: what the agent says, else /opt/cni/bin]
+    #[arg(long, value_name = "DIR", env = "WARREN_CNI_BIN_DIR")]
+    pub(crate) cni_bin_dir: Option<PathBuf>,
+    /// The folder of userspace WireGuard devices' sockets
+    #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
+    pub(crate) wireguard_dir: PathBuf,
+    /// Name of this machine's Node [default: what the agent says, else the host name, in lower case]
+    #[arg(long, value_name = "NAME", env = "WARREN_NODE_NAME")]
+    pub(crate) node_name: Option<NodeName>,
+    /// Kubeconfig the agent reads the cluster with [default: what the agent says, else the pod's service account, else
+    /// ~/.kube/config]
+    #[arg(long, value_name = "FILE", env = "WARREN_KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Kubeconfig the agent publishes the node's key with [default: what the agent says, else as for reading]
+    #[arg(long, value_name = "FILE", env = "WARREN_PUBLISH_KUBECONFIG")]
+    pub(crate) publish_kubeconfig: Option<PathBuf>,
+    /// How to print
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Table)]
+    pub(crate) output: OutputFormat,
 }
 
 /// Of `warren uninstall-node`.

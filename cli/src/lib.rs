@@ -10,6 +10,7 @@
 //! | `admin_socket`, `node_proxy`, `answer` | asking one of them, and what its answer means |
 //! | `status` | `warren status`: the mesh as all agents see it |
 //! | `plan` | `warren plan`: what agents would change now |
+//! | `doctor` | `warren doctor`: what is wrong on this node, and what to do about it |
 //! | `uninstall` | `warren uninstall-node` |
 //! | `outcome` | exit status and standard output |
 //! | `table`, `units`, `printable` | text for people |
@@ -17,6 +18,7 @@
 mod admin_socket;
 mod answer;
 mod arguments;
+mod doctor;
 mod node_proxy;
 mod outcome;
 mod plan;
@@ -75,6 +77,7 @@ fn execute(command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Status(arguments) => in_runtime(status::status(arguments)),
         Command::Plan(arguments) => in_runtime(plan::plan(arguments)),
+        Command::Doctor(arguments) => in_runtime(doctor::doctor(arguments)),
         Command::UninstallNode(arguments) => in_runtime(uninstall::uninstall(arguments)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -46,6 +46,7 @@ pub(crate) const ROOMS: &[Room] = &[
     room("warren-testapi", 6, Kind::Test),
     room("xtask", 6, Kind::Effectful),
     room("warren-lab", 7, Kind::Test),
+    room("warren-bench", 8, Kind::Test),
 ];
 
 const fn room(name: &'static str, floor: u8, kind: Kind) -> Room {

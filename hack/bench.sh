@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Measures Warren on this machine: hack/bench.sh NAME [--json FILE] [--rounds N]
+#
+#   cni    attaching and detaching pods, beside Debian's ptp and host-local plugins
+#   plan   planning for 1,000 and 5,000 nodes; memory of an agent with 1,000 peers
+#   join   from a node's annotation to the first packet, 10 nodes
+#   idle   60 s of a mesh of 3 nodes where nothing happens
+#
+#   --json FILE  write the report there too
+#   --rounds N   how often everything is measured, 3 or more (3)
+#
+# Sets up what is missing (see hack/setup.sh) and builds in release mode. Prints a table and then one line for each figure
+# that must be reached. The exit status is 0 only if all are. On a busy machine figures mean little: run nothing else
+# meanwhile.
+set -euo pipefail
+CALLED_IN=$PWD
+cd "$(dirname "$0")/.."
+# shellcheck source=hack/lib.sh
+. hack/lib.sh
+
+main() {
+    local name='' arguments=()
+    while [ $# -gt 0 ]; do
+        case "$1" in
+        -h | --help)
+            sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' hack/bench.sh
+            exit 0
+            ;;
+        --json)
+            [ $# -ge 2 ] || die "--json needs a file"
+            arguments+=(--json "$(absolute "$2")")
+            shift
+            ;;
+        --rounds)
+            [ $# -ge 2 ] || die "--rounds needs a number"
+            arguments+=(--rounds "$2")
+            shift
+            ;;
+        cni | plan | join | idle) name=$1 ;;
+        *) die "unknown argument '$1': a name (cni, plan, join, idle), --json FILE, --rounds N" ;;
+        esac
+        shift
+    done
+    [ -n "$name" ] || die "name a benchmark: cni, plan, join or idle"
+
+    hack/setup.sh demo
+    # The peer.
+    [ "$name" != cni ] || ensure_debs /usr/lib/cni/ptp=containernetworking-plugins
+    say 'building in release mode (many minutes the first time)'
+    cargo build --locked --release --workspace --bins
+    local target
+    target=$(cargo metadata --locked --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
+    say "measuring $name"
+    WARREN_BIN_DIR="$target/release" exec "$target/release/warren-bench" "$name" ${arguments[@]+"${arguments[@]}"}
+}
+
+# absolute FILE: as the caller means it.
+absolute() {
+    case "$1" in
+    /*) printf '%s\n' "$1" ;;
+    *) printf '%s/%s\n' "$CALLED_IN" "$1" ;;
+    esac
+}
+
+main "$@"

@@ -1,0 +1,108 @@
+//! `warren-bench NAME`: measures one thing, prints what it found and which figures are reached. `hack/bench.sh` builds and
+//! runs it.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | `cni` | attaching pods, beside `ptp` and `host-local` |
+//! | `plan` | planning for large clusters, and the agent's memory there |
+//! | `join` | from a published key to the first packet |
+//! | `idle` | what a mesh does when there is nothing to do |
+//! | `statistics`, `report`, `machine` | what measurements come to, and how it is told |
+//! | `cluster`, `resident`, `plugin`, `probe`, `wait` | what the benchmarks are made of |
+
+mod cluster;
+mod cni;
+mod idle;
+mod join;
+mod machine;
+mod plan;
+mod plugin;
+mod probe;
+mod report;
+mod resident;
+mod statistics;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::report::Report;
+
+/// Measures Warren. Exit status 1: a figure that must be reached is not; 2: it could not be measured.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// Write the report there too, in JSON.
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+    /// How often everything is measured.
+    #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..))]
+    rounds: u32,
+    #[command(subcommand)]
+    name: Name,
+}
+
+#[derive(Debug, Subcommand)]
+enum Name {
+    /// ADD and DEL, beside Debian's ptp and host-local.
+    Cni,
+    /// compute and diff for 1,000 and 5,000 nodes; memory of an agent with 1,000 peers.
+    Plan,
+    /// From a node's annotation to the first packet, 10 nodes.
+    Join,
+    /// 60 s of a mesh of 3 nodes where nothing happens.
+    Idle,
+    #[command(hide = true, name = plugin::SUBCOMMAND)]
+    InsidePlugin { calls: String },
+    #[command(hide = true, name = probe::SUBCOMMAND)]
+    InsideLook,
+}
+
+#[expect(clippy::print_stderr, reason = "this is what a command says when it fails")]
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("warren-bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Says whether all figures are reached.
+fn run(cli: Cli) -> anyhow::Result<bool> {
+    let report = match cli.name {
+        Name::InsidePlugin { calls } => {
+            let calls: plugin::Calls = serde_json::from_str(&calls).context("read what to call")?;
+            return print(&serde_json::to_string(&calls.make_here()?)?);
+        }
+        Name::InsideLook => return print(&serde_json::to_string(&probe::Usage::here()?)?),
+        Name::Cni => measure(cni::bench(cli.rounds)),
+        Name::Plan => measure(plan::bench(cli.rounds)),
+        Name::Join => measure(join::bench(cli.rounds)),
+        Name::Idle => measure(idle::bench(cli.rounds)),
+    }?;
+    report.print(&mut std::io::stdout().lock())?;
+    if let Some(path) = cli.json {
+        std::fs::write(&path, report.json()? + "\n").with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(report.holds())
+}
+
+fn measure(bench: impl Future<Output = anyhow::Result<Report>>) -> anyhow::Result<Report> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")?
+        .block_on(bench)
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+fn print(text: &str) -> anyhow::Result<bool> {
+    println!("{text}");
+    Ok(true)
+}

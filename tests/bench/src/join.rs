@@ -47,6 +47,7 @@ pub(crate) async fn bench(rounds: u32) -> anyhow::Result<Report> {
     let lab = Lab::up(options).await?;
     let others: Vec<String> = (1..NODES).map(|n| format!("node{n}")).collect();
     try_join_all(others.iter().map(|node| lab.node_start(node))).await?;
+    lab.node_start(JOINS).await?;
     try_join_all(
         others
             .iter()
@@ -67,10 +68,9 @@ pub(crate) async fn bench(rounds: u32) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// The node is as if it had never been in the mesh: nothing on its disk or in its kernel, no key published, and
-/// nobody has it as a peer with a path.
+/// The node's agent has ended, its disk is empty, no key of its is published, and nobody has a path to it.
 async fn leave(lab: &Lab, others: &[String]) -> anyhow::Result<()> {
-    lab.node_reboot(JOINS).await?;
+    lab.node_stop(JOINS).await?;
     let state = disk(lab, JOINS).await?.join("state");
     for entry in std::fs::read_dir(&state).with_context(|| format!("read {}", state.display()))? {
         let path = entry?.path();
@@ -93,12 +93,12 @@ async fn leave(lab: &Lab, others: &[String]) -> anyhow::Result<()> {
     .await
 }
 
-/// Starts the node's agent. Returns how many seconds after its annotation appeared each other node's pod got its first
+/// Boots the node, which empties its kernel too, and its agent with it. Returns how many seconds after its annotation appeared each other node's pod got its first
 /// answer from it.
 async fn join(lab: &Lab, others: &[String]) -> anyhow::Result<Vec<f64>> {
     let published = tokio::spawn(published(lab.client()));
     let answers = try_join_all(others.iter().map(|node| first_answer(lab, node)));
-    let (answers, started) = tokio::join!(answers, lab.node_start(JOINS));
+    let (answers, started) = tokio::join!(answers, lab.node_reboot(JOINS));
     started?;
     let published = published.await.context("watch the annotation")??;
     Ok(answers?.into_iter().map(|answer| answer - published).collect())

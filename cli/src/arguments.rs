@@ -40,8 +40,8 @@ pub(crate) enum Command {
     ///
     /// Run it as root on the node, or in its agent's container. It looks at the kernel, the
     /// agent, the paths to all peers, the API server, CNI files, keys and what is left of an agent that is gone. It
-    /// changes nothing; each peer is sent a few ICMP echo requests through its path, one of them as large as a packet
-    /// may be.
+    /// changes nothing: what has to be tried is tried in a network namespace of its own, or at the API server as a dry
+    /// run. Each peer is sent a few ICMP echo requests through its path, some as large as packets of pods may be.
     ///
     /// The JSON holds "node", "findings", one each: "check" (a name that stays), "subject" (the peer, file or interface,
     /// where there are several), "result" ("ok", "warn", "fail", "skipped"), "found" and "remedy"; and "summary", how

@@ -123,7 +123,7 @@ pub(super) async fn check(settings: &Settings, agent: &AgentFacts) -> Vec<Findin
     vec![
         judge(READING, &read),
         judge(PUBLISHING, &published),
-        judge_restriction(restricted),
+        judge_restriction(restricted, agent.status.is_ok()),
         clock::judge(clock),
     ]
 }
@@ -257,9 +257,13 @@ fn judge(check: &'static str, answers: &Answers) -> Finding {
     Finding::ok(check, "has the rights it needs, and none that it must not have")
 }
 
-fn judge_restriction(tried: Option<Result<(), kube::Error>>) -> Finding {
+fn judge_restriction(tried: Option<Result<(), kube::Error>>, agent_answers: bool) -> Finding {
     match tried {
-        None => Finding::skipped(RESTRICTION, "there is no other node to try it with"),
+        None if agent_answers => Finding::skipped(RESTRICTION, "there is no other node to try it with"),
+        None => Finding::skipped(
+            RESTRICTION,
+            "the agent, which knows the other nodes, does not answer",
+        ),
         Some(Ok(())) => Finding::warn(
             RESTRICTION,
             "the identity this node publishes with may write the Nodes of others",
@@ -319,7 +323,7 @@ mod tests {
         let finding = judge(READING, &trouble);
         assert_eq!(finding.result, Verdict::Fail);
         assert_eq!(finding.remedy.as_deref(), Some(CREDENTIALS));
-        assert_eq!(judge_restriction(Some(Ok(()))).result, Verdict::Warn);
-        assert_eq!(judge_restriction(None).result, Verdict::Skipped);
+        assert_eq!(judge_restriction(Some(Ok(())), true).result, Verdict::Warn);
+        assert_eq!(judge_restriction(None, true).result, Verdict::Skipped);
     }
 }

@@ -129,8 +129,12 @@ pub struct Dns {
     /// Addresses of name servers, the best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
-    /// The local domain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The local domain. An empty one, as Go writes a text that was never set, is read as none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "empty_as_none"
+    )]
     pub domain: Option<String>,
     /// Domains to try short names in, the best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -191,6 +195,10 @@ pub struct PrevIp {
     /// Which of [`PrevResult::interfaces`] has it.
     #[serde(default)]
     pub interface: Option<usize>,
+}
+
+fn empty_as_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(deserializer).map(|text| text.filter(|text| !text.is_empty()))
 }
 
 /// Go writes an empty list as `null` where it has not been made.

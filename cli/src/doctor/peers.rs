@@ -252,7 +252,8 @@ fn reachability(it: &Tried) -> Option<Finding> {
             format!("nothing comes back from {endpoint}; the last handshake was {age}"),
             format!(
                 "let UDP {port} through between the two nodes, both ways. The usual cause is a firewall that drops by default: \
-                 nft list ruleset on {0}, or the cloud's security group. If {0} is down, it is that; see also warren doctor on {0}",
+                 look at nft list ruleset on {0} and here, and at the cloud's security group. If {0} is down, it is that; see also \
+                 warren doctor on {0}",
                 peer.node
             ),
         ));

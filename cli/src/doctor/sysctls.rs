@@ -49,14 +49,18 @@ pub(super) fn judge(values: &Values, agent: &AgentFacts, node: &NodeFacts) -> Ve
     if !node.in_use {
         return vec![Finding::skipped("forwarding", "no agent has been here")];
     }
-    vec![forwarding(values, agent), filters(values, node)]
+    vec![forwarding(values, agent, node), filters(values, node)]
 }
 
-fn forwarding(values: &Values, agent: &AgentFacts) -> Finding {
+fn forwarding(values: &Values, agent: &AgentFacts, node: &NodeFacts) -> Finding {
     let wanted = |family| match &agent.status {
         Ok(status) => status.pod_cidrs.iter().any(|cidr| cidr.family() == family),
-        // Nobody says which families pods have; IPv4 is what nodes have in every case but one.
-        Err(_) => family == Family::V4,
+        // The routes that an agent left tell which families pods have.
+        Err(_) => node
+            .marks
+            .iter()
+            .flat_map(|marks| marks.observed.routes.keys())
+            .any(|net| Family::of(net.addr()) == family),
     };
     let off: Vec<_> = FORWARDING
         .into_iter()
@@ -99,7 +103,7 @@ fn filters(values: &Values, node: &NodeFacts) -> Finding {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
-    use warren_plan::{Link, LinkKind};
+    use warren_plan::{Link, LinkKind, Route, RouteTarget};
 
     use super::*;
     use crate::doctor::agent::tests::healthy;
@@ -114,6 +118,14 @@ mod tests {
             up: true,
         };
         marks.observed.links.insert("warren1".to_owned(), link);
+        let route = Route {
+            target: RouteTarget::Blackhole,
+            source: None,
+        };
+        marks
+            .observed
+            .routes
+            .insert("10.244.0.0/24".parse().unwrap(), route);
         let node = NodeFacts {
             marks: Ok(marks),
             attachments: Ok([].into()),
@@ -131,10 +143,9 @@ mod tests {
         let v4 = AgentFacts::answering(healthy());
         let on = [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "0")];
         assert_eq!(verdicts(&on, &v4), [Verdict::Ok, Verdict::Ok]);
-        assert_eq!(
-            verdicts(&[("ipv4/ip_forward", "0")], &AgentFacts::stopped())[0],
-            Verdict::Fail
-        );
+        assert_eq!(verdicts(&on, &AgentFacts::stopped())[0], Verdict::Ok);
+        let off = [("ipv4/ip_forward", "0")];
+        assert_eq!(verdicts(&off, &AgentFacts::stopped())[0], Verdict::Fail);
         let mut dual = healthy();
         dual.pod_cidrs.push("fd00::/64".parse().unwrap());
         assert_eq!(verdicts(&on, &AgentFacts::answering(dual))[0], Verdict::Fail);

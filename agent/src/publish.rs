@@ -23,6 +23,9 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// How long the watch is given to show what was written, before the same is written again.
 const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 
+/// The shortest time between two writes of the same, where what was shown is gone again: somebody else writes there too.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Writes this node's annotation and, in turn, the status of the Mesh.
 #[derive(Debug)]
 pub struct Publishing {
@@ -41,8 +44,12 @@ impl Publishing {
         let mut written = Written::default();
         loop {
             let view = Arc::clone(&views.borrow_and_update());
+            let mut held_back = None;
             let wait = match self.write(&view, &mut written).await {
-                Ok(()) => None,
+                Ok(wait) => {
+                    held_back = wait;
+                    None
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot write to the API");
                     error.wait(pause)
@@ -55,6 +62,7 @@ impl Publishing {
                     tokio::select! {
                         () = drain.drained() => return,
                         changed = changed => if changed.is_err() { return },
+                        () = sleep(held_back.unwrap_or_default()), if held_back.is_some() => {}
                     }
                 }
                 Some(wait) => {
@@ -68,9 +76,11 @@ impl Publishing {
         }
     }
 
-    async fn write(&self, view: &View, written: &mut Written) -> Result<(), PublishError> {
+    /// Returns for how long a write is held back, if one is.
+    async fn write(&self, view: &View, written: &mut Written) -> Result<Option<Duration>, PublishError> {
+        let mut held_back = None;
         let Some(desired) = &view.desired else {
-            return Ok(());
+            return Ok(None);
         };
         let own = view.snapshot.nodes.get(&self.node);
         // Peers send as soon as they know the key: it is told only once the lane it belongs to stands.
@@ -78,18 +88,21 @@ impl Publishing {
         let lanes_stand = desired.lanes.keys().all(|lane| stands(lane.interface()));
         match (&desired.announcement, own) {
             (Some(announcement), Some(own)) if !needs_publish(Some(own), announcement) => {
-                self.published.open()
+                self.published.open();
+                written.node.shown();
             }
             (Some(announcement), Some(own)) if lanes_stand => {
                 let content = format!("{} {}", own.uid, announcement.to_json());
-                if written.node.is_due(&content) {
+                held_back = written.node.held_back(&content);
+                if held_back.is_none() {
                     self.publish(own, announcement).await?;
                     written.node.note(content);
                 }
             }
             _ => {}
         }
-        self.write_mesh_status(view, &mut written.mesh).await
+        self.write_mesh_status(view, &mut written.mesh).await?;
+        Ok(held_back)
     }
 
     async fn publish(
@@ -126,7 +139,7 @@ impl Publishing {
         let status = mesh_status(&view.snapshot, i64::try_from(now).unwrap_or(i64::MAX));
         // Its times differ from call to call until the object shows them; the object's version tells one write from the next.
         let content = format!("{} {:?}", object.uid, object.status);
-        if needs_write(object, &status) && written.is_due(&content) {
+        if needs_write(object, &status) && written.held_back(&content).is_none() {
             let client = self.credentials.build().await?;
             write_status(&client, object, &status).await?;
             written.note(content);
@@ -143,18 +156,28 @@ struct Written {
 }
 
 #[derive(Debug, Default)]
-struct Last(Option<(String, Instant)>);
+struct Last {
+    write: Option<(String, Instant)>,
+    /// Whether the watch has shown it since.
+    was_shown: bool,
+}
 
 impl Last {
-    /// Whether this content is another than the last, or the last has not been shown in time.
-    fn is_due(&self, content: &str) -> bool {
-        self.0
-            .as_ref()
-            .is_none_or(|(last, at)| last != content || at.elapsed() > SHOWN_WITHIN)
+    /// For how long this content is not to be written; `None`: it is due. Another content than the last always is.
+    fn held_back(&self, content: &str) -> Option<Duration> {
+        let (_, at) = self.write.as_ref().filter(|(last, _)| last == content)?;
+        let pause = if self.was_shown { AGAIN_AFTER } else { SHOWN_WITHIN };
+        let rest = pause.saturating_sub(at.elapsed());
+        (!rest.is_zero()).then_some(rest)
     }
 
     fn note(&mut self, content: String) {
-        self.0 = Some((content, Instant::now()));
+        self.write = Some((content, Instant::now()));
+        self.was_shown = false;
+    }
+
+    fn shown(&mut self) {
+        self.was_shown = true;
     }
 }
 
@@ -177,5 +200,24 @@ impl PublishError {
                 Retry::After(wait) => Some(wait),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_is_written_again_sooner_where_it_was_shown_and_is_gone() {
+        let mut last = Last::default();
+        assert_eq!(last.held_back("a"), None);
+        last.note("a".to_owned());
+        assert!(
+            last.held_back("a")
+                .is_some_and(|rest| rest > AGAIN_AFTER && rest <= SHOWN_WITHIN)
+        );
+        assert_eq!(last.held_back("b"), None);
+        last.shown();
+        assert!(last.held_back("a").is_none_or(|rest| rest <= AGAIN_AFTER));
     }
 }

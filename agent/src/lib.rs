@@ -21,6 +21,7 @@
 //! | [`pods`], [`cni_server`], [`cni_conf`] | attaching pods, the socket it is asked on, and how the runtime learns of it |
 //! | [`boot_guard`] | the guard a node boots with |
 //! | [`endpoints`] | where peers were to be sent to, by which those that roamed are told |
+//! | [`half_written`] | what a killed agent leaves of its files |
 //! | [`publish`] | the node's annotation and the Mesh's status |
 //! | [`ready`], [`status`], [`metrics`] | what an operator sees |
 //! | [`run()`] | all of it put together, and its end |
@@ -33,6 +34,7 @@ pub mod config;
 pub mod devices;
 pub mod endpoints;
 pub mod greet;
+pub mod half_written;
 pub mod metrics;
 pub mod pods;
 pub mod publish;

@@ -25,6 +25,7 @@ use crate::cni_server;
 use crate::config::Config;
 use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
+use crate::half_written;
 use crate::metrics::Metrics;
 use crate::pods::Pods;
 use crate::publish::Publishing;
@@ -32,6 +33,8 @@ use crate::ready::Follower;
 use crate::reconcile::{Parts, ReconcileHandle, Reconciler, plan_report};
 use crate::status::status;
 
+/// The files in the state folder that are replaced whole.
+const REPLACED: [&str; 4] = ["attachments.json", "endpoints.json", "guard.json", "sysctls.json"];
 /// A turn of the main loop that takes longer than this is stuck.
 const STUCK: Duration = Duration::from_secs(180);
 /// How long CNI requests in flight may take once the end has begun: less than the DaemonSet's grace period.
@@ -45,6 +48,9 @@ pub async fn run(config: Config) -> Result<()> {
     tracing::info!(%node, version = env!("CARGO_PKG_VERSION"), "starting");
     make_dir(&config.state_dir, 0o700)?;
     make_dir(&config.run_dir, 0o755)?;
+    half_written::sweep(&config.state_dir, &REPLACED);
+    half_written::sweep(&config.cni_conf_dir, &[cni_conf::FILE_NAME]);
+    half_written::sweep(&config.cni_bin_dir, &[cni_conf::PLUGIN]);
 
     let kernel_config = KernelConfig {
         state_dir: config.state_dir.clone(),

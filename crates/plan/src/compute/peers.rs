@@ -81,7 +81,8 @@ pub(super) fn accept<'a>(cluster: &'a Cluster, local: &Local, refusals: &mut Vec
 
 /// Who has what, filled from the oldest node on.
 struct Owners<'a> {
-    cidrs: Vec<(PodCidr, &'a NodeName)>,
+    /// No two of them overlap.
+    cidrs: BTreeMap<PodCidr, &'a NodeName>,
     keys: BTreeMap<PublicKey, &'a NodeName>,
     own_keys: BTreeSet<PublicKey>,
 }
@@ -90,7 +91,7 @@ impl<'a> Owners<'a> {
     fn new(local: &Local) -> Self {
         let own_keys = local.keys.values().copied().collect();
         Self {
-            cidrs: Vec::new(),
+            cidrs: BTreeMap::new(),
             keys: BTreeMap::new(),
             own_keys,
         }
@@ -99,8 +100,8 @@ impl<'a> Owners<'a> {
     fn cidrs_of(&mut self, node: &'a Node, refusals: &mut Vec<Refusal>) -> Vec<PodCidr> {
         let mut cidrs = Vec::new();
         for cidr in &node.pod_cidrs {
-            match self.cidrs.iter().find(|(taken, _)| taken.overlaps(*cidr)) {
-                Some((taken, owner)) if *owner == &node.name && taken == cidr => {}
+            match self.overlapping(*cidr) {
+                Some((taken, owner)) if owner == &node.name && taken == *cidr => {}
                 Some((taken, owner)) => refusals.push(Refusal::new(
                     node_object(&node.name),
                     "overlapping-pod-cidr",
@@ -110,12 +111,24 @@ impl<'a> Owners<'a> {
                     ),
                 )),
                 None => {
-                    self.cidrs.push((*cidr, &node.name));
+                    self.cidrs.insert(*cidr, &node.name);
                     cidrs.push(*cidr);
                 }
             }
         }
         cidrs
+    }
+
+    /// A range that is taken already and shares an address with this one. Ranges are ordered by their first address and
+    /// those taken do not overlap: of those that begin before this one only the last can reach into it, and of those that
+    /// begin within it the first is as good as any.
+    fn overlapping(&self, cidr: PodCidr) -> Option<(PodCidr, &'a NodeName)> {
+        let before = self.cidrs.range(..=cidr).next_back();
+        let after = self.cidrs.range(cidr..).next();
+        let found = before.into_iter().chain(after);
+        found
+            .map(|(taken, owner)| (*taken, *owner))
+            .find(|(taken, _)| taken.overlaps(cidr))
     }
 
     fn keys_of(&mut self, node: &'a Node, local: &Local, refusals: &mut Vec<Refusal>) -> Vec<AnnouncedKey> {
@@ -158,5 +171,41 @@ impl<'a> Owners<'a> {
         shared_keys(local, announcement)
             .filter(|key| !refused.contains(&key.public_key))
             .collect()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_found_taken_by_whatever_shares_an_address_with_it() {
+        let older: NodeName = "older".parse().unwrap();
+        let taken = ["10.1.4.0/22", "10.2.0.0/24", "10.2.1.0/24", "fd00:1::/64"];
+        let owners = Owners {
+            cidrs: taken.map(|it| (it.parse().unwrap(), &older)).into(),
+            keys: BTreeMap::new(),
+            own_keys: BTreeSet::new(),
+        };
+        let overlapping = |cidr: &str| {
+            let found = owners.overlapping(cidr.parse().unwrap());
+            found.map(|(taken, _)| taken.net().to_string())
+        };
+        for (cidr, taken) in [
+            ("10.1.4.0/22", "10.1.4.0/22"),
+            ("10.1.4.0/24", "10.1.4.0/22"),
+            ("10.1.7.0/24", "10.1.4.0/22"),
+            ("10.1.0.0/16", "10.1.4.0/22"),
+            ("10.2.0.0/23", "10.2.0.0/24"),
+            ("10.0.0.0/8", "10.1.4.0/22"),
+            ("fd00:1::/80", "fd00:1::/64"),
+            ("fd00::/16", "fd00:1::/64"),
+        ] {
+            assert_eq!(overlapping(cidr).as_deref(), Some(taken), "{cidr}");
+        }
+        for free in ["10.1.0.0/22", "10.1.8.0/22", "10.2.2.0/24", "fd00:2::/64"] {
+            assert_eq!(overlapping(free), None, "{free}");
+        }
     }
 }

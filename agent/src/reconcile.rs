@@ -134,20 +134,24 @@ impl Reconciler {
         let mut next = Instant::now();
         let mut failed = false;
         loop {
-            let mut waiting = Vec::new();
+            let (mut waiting, mut changed) = (Vec::new(), false);
             tokio::select! {
                 () = drain.drained() => return,
                 Ok(()) = self.parts.snapshots.changed() => {}
                 Some(request) = self.requests.recv() => waiting.push(request),
                 // A pass that fails makes events of its own: it is repeated when its time has come, not at once.
-                Some(()) = events.next(), if !failed => tokio::time::sleep(GATHER).await,
+                Some(()) = events.next(), if !failed => {
+                    changed = true;
+                    gather(&mut self.requests, &mut waiting).await;
+                }
                 () = sleep_until(next) => {}
             }
             while let Ok(request) = self.requests.try_recv() {
                 waiting.push(request);
             }
             heartbeat.beat();
-            let look_only = !waiting.is_empty() && waiting.iter().all(|r| matches!(r, Request::Look(_)));
+            let look_only =
+                !changed && !waiting.is_empty() && waiting.iter().all(|r| matches!(r, Request::Look(_)));
             if look_only {
                 let view = Arc::new(self.look(&mut Vec::new()).await);
                 answer(waiting, &view);
@@ -222,7 +226,8 @@ impl Reconciler {
         };
         refuse_rotation(&parts.keys, &mut cluster);
         // The kernel first, the attachments after: a veth that is seen here has its attachment recorded by then.
-        view.observed = parts.kernel.observe(&[]).await?;
+        let (observed, drops) = parts.kernel.observe_with_drops(&[]).await?;
+        view.observed = observed;
         parts.devices.observe(&mut view.observed).await?;
         let local = Local {
             node: parts.node.clone(),
@@ -242,7 +247,6 @@ impl Reconciler {
         view.observed.sysctls = values.collect();
         view.steps = diff(&desired, &view.observed);
         view.desired = Some(desired);
-        let drops = parts.kernel.guard_counters().await.unwrap_or_default();
         view.drops = drops
             .into_iter()
             .map(|drop| DropCount {
@@ -334,6 +338,15 @@ impl Reconciler {
             Ok(()) => tracing::info!(?owners, "freed the addresses of pods that are gone"),
             Err(error) => tracing::warn!(?owners, error = format!("{error:#}"), "cannot free addresses"),
         }
+    }
+}
+
+/// Waits for more events of the kernel, but no longer than until somebody asks: a pod's own link makes events just
+/// before it is asked for, and its runtime waits.
+async fn gather(requests: &mut mpsc::UnboundedReceiver<Request>, waiting: &mut Vec<Request>) {
+    tokio::select! {
+        Some(request) = requests.recv() => waiting.push(request),
+        () = tokio::time::sleep(GATHER) => {}
     }
 }
 

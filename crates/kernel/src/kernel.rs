@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::Stream;
 use thiserror::Error;
@@ -70,6 +71,8 @@ pub struct Kernel {
     config: KernelConfig,
     netlink: Netlink,
     record: Record,
+    /// Whether the last observation found nothing in the guard that must be removed; until the next change of the guard.
+    guard_tidy: AtomicBool,
 }
 
 impl Kernel {
@@ -82,16 +85,27 @@ impl Kernel {
             config,
             netlink,
             record,
+            guard_tidy: AtomicBool::new(false),
         })
     }
 
     /// How the kernel says it is: everything that bears our mark, and the sysctls asked for. The lanes' WireGuard
     /// state is left empty; who made the devices knows how to read them.
     pub async fn observe(&self, sysctls: &[String]) -> Result<Observed, KernelError> {
+        Ok(self.observe_with_drops(sysctls).await?.0)
+    }
+
+    /// The same with [`Self::guard_counters`], for no more work.
+    pub async fn observe_with_drops(
+        &self,
+        sysctls: &[String],
+    ) -> Result<(Observed, Vec<DropCounter>), KernelError> {
         let entries = links::list(&self.netlink).await?;
         let listed = addresses::list(&self.netlink).await?;
-        Ok(Observed {
-            guard: guard::observe(&self.config.nft).await?,
+        let guard = guard::observe(&self.config.nft).await?;
+        self.guard_tidy.store(guard.tidy, Ordering::Relaxed);
+        let observed = Observed {
+            guard: guard.fingerprint,
             links: links::ours(&entries),
             lanes: BTreeMap::new(),
             addresses: addresses::ours(&entries, &listed),
@@ -99,7 +113,8 @@ impl Kernel {
             fdb: neighbours::fdb(&self.netlink, &entries).await?,
             routes: routes::ours(&self.netlink, &entries).await?,
             sysctls: sysctl::read_all(sysctls)?,
-        })
+        };
+        Ok((observed, guard.counters))
     }
 
     /// Does one step. Done already is no error. Making and configuring a lane is its device's business and refused.
@@ -109,7 +124,10 @@ impl Kernel {
         }
         let netlink = &self.netlink;
         match action {
-            Action::InstallGuard(content) => return Ok(guard::install(&self.config.nft, content).await?),
+            Action::InstallGuard(content) => {
+                let tidy = self.guard_tidy.swap(false, Ordering::Relaxed);
+                return Ok(guard::install(&self.config.nft, content, tidy).await?);
+            }
             Action::CreateLane(lane, _) | Action::ConfigureLane(lane, _) => {
                 return Err(KernelError::LaneStep(*lane));
             }

@@ -63,13 +63,14 @@ pub struct DropCounter {
     pub bytes: u64,
 }
 
-/// Puts the table's content in place, in one transaction. Counters keep counting.
-pub(crate) async fn install(nft: &Path, guard: &Guard) -> Result<(), GuardError> {
-    let present = list(nft).await?;
-    let text = render(guard)
-        + &present
-            .unwrap_or_default()
-            .removal_of_what_is_not(&render::objects(guard));
+/// Puts the table's content in place, in one transaction. Counters keep counting. `tidy`: nothing is in the table that
+/// has to be removed, as a [`Seen`] of just now says; otherwise that is looked up.
+pub(crate) async fn install(nft: &Path, guard: &Guard, tidy: bool) -> Result<(), GuardError> {
+    let mut text = render(guard);
+    if !tidy {
+        let present = list(nft).await?.unwrap_or_default();
+        text += &present.removal_of_what_is_not(&render::objects(guard));
+    }
     match run_script(nft, &text).await {
         // A chain or set of one of our names but another make, which cannot be changed in place: in one transaction
         // still, but the counters start again.
@@ -84,9 +85,27 @@ pub(crate) async fn install(nft: &Path, guard: &Guard) -> Result<(), GuardError>
     }
 }
 
-/// The fingerprint of what is installed; `None` if there is no table or it was changed by hand.
-pub(crate) async fn observe(nft: &Path) -> Result<Option<u64>, GuardError> {
-    Ok(list(nft).await?.and_then(|listing| listing.fingerprint()))
+/// The table as one listing shows it.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Of what is installed; `None` if there is no table or it was changed by hand.
+    pub(crate) fingerprint: Option<u64>,
+    /// Whether there is nothing in it that [`render`] does not make.
+    pub(crate) tidy: bool,
+    /// What was dropped so far, by reason; empty without a table.
+    pub(crate) counters: Vec<DropCounter>,
+}
+
+/// Looks at the table. Each look runs a program, so all that is asked of it is answered by one.
+pub(crate) async fn observe(nft: &Path) -> Result<Seen, GuardError> {
+    let listing = list(nft).await?.unwrap_or_default();
+    // Every guard is made of the same objects.
+    let objects = render::objects(&Guard::default());
+    Ok(Seen {
+        fingerprint: listing.fingerprint(),
+        tidy: listing.removal_of_what_is_not(&objects).is_empty(),
+        counters: listing.counters,
+    })
 }
 
 /// What was dropped so far, by reason; empty without a table.

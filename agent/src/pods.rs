@@ -13,9 +13,8 @@ use warren_ipam::Owner;
 use warren_kernel::Kernel;
 use warren_kernel::veth::{self, PodLink, VethError};
 use warren_model::NodeName;
-use warren_plan::Mac;
 
-use crate::attachments::{AddError, Record, SharedAttachments, StoreError};
+use crate::attachments::{AddError, Label, Record, SharedAttachments, StoreError, host_interface, pod_mac};
 use crate::reconcile::ReconcileHandle;
 use crate::view::View;
 
@@ -70,7 +69,16 @@ impl Pods {
         let addresses = self
             .attachments
             .add(&owner, record, &view.pool(self.node.as_str()))?;
-        let link = PodLink { addresses, ..link };
+        let label = Label {
+            owner: owner.clone(),
+            addresses,
+            netns: netns.to_string(),
+        };
+        let link = PodLink {
+            label: label.to_alias(),
+            addresses: label.addresses,
+            ..link
+        };
         match self.connect(&link).await {
             Ok(()) => Ok(result::of(&link)),
             Err(error) => {
@@ -86,7 +94,7 @@ impl Pods {
     pub async fn del(&self, id: &AttachmentId) -> Result<(), PodError> {
         let owner = owner(id);
         let _busy = self.attachments.begin_next(&owner).await;
-        self.take_down(&owner).await
+        self.detach(&owner).await
     }
 
     /// Looks whether an attachment is as it was made.
@@ -108,7 +116,7 @@ impl Pods {
         {
             let _busy = self.attachments.begin_next(&stale).await;
             tracing::info!(owner = %stale, "detaching what the runtime no longer knows");
-            self.take_down(&stale).await?;
+            self.detach(&stale).await?;
         }
         Ok(())
     }
@@ -143,6 +151,7 @@ impl Pods {
                 .as_ref()
                 .map_or(warren_plan::mtu::DEFAULT_UNDERLAY, |desired| desired.pod_mtu),
             addresses: Vec::new(),
+            label: None,
         }
     }
 
@@ -188,10 +197,23 @@ impl Pods {
     /// The veth first, then the address: freed while the veth stands it could be given to another pod.
     async fn take_down(&self, owner: &Owner) -> Result<(), PodError> {
         veth::delete(&self.kernel, &host_interface(owner)).await?;
-        self.attachments.remove(owner)?;
+        let freed = self.attachments.remove(owner);
         // Routes and neighbours have gone with the veth; the guard forgets it in this pass or in a later one.
         self.reconcile.pass().await.ok_or(PodError::Stopping)?;
-        Ok(())
+        Ok(freed?)
+    }
+
+    /// Takes down what a runtime has done with. That the disk does not take the change is no reason for the pod to stay: on
+    /// a full disk its end may be what makes room. The address stays held until a later pass can free it.
+    async fn detach(&self, owner: &Owner) -> Result<(), PodError> {
+        match self.take_down(owner).await {
+            Err(PodError::Store(error @ StoreError::Write { .. })) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(%owner, error, "the pod is detached; its address cannot be freed yet");
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
 
@@ -200,27 +222,6 @@ fn owner(id: &AttachmentId) -> Owner {
         container_id: id.container_id.to_string(),
         if_name: id.if_name.to_string(),
     }
-}
-
-/// The host side of an attachment's veth: `wrn` and 12 hexadecimal digits of a hash.
-pub fn host_interface(owner: &Owner) -> String {
-    format!("{}{:012x}", warren_plan::state::VETH_PREFIX, hash(owner) >> 16)
-}
-
-/// The MAC of an attachment's pod side: locally administered, the rest of the hash.
-fn pod_mac(owner: &Owner) -> Mac {
-    let [a, b, c, d, e, f, ..] = hash(owner).rotate_left(24).to_be_bytes();
-    Mac([a & 0xfc | 0x02, b, c, d, e, f])
-}
-
-/// FNV-1a, 64 bits, with a final mix so that all its bits depend on all of the text.
-fn hash(owner: &Owner) -> u64 {
-    let text = owner.to_string();
-    let fnv = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    mixed ^ (mixed >> 33)
 }
 
 /// A request that was not carried out. Nothing half done is left, or a later pass removes it.
@@ -285,30 +286,5 @@ impl PodError {
             Self::Record(AddError::Store(_)) | Self::Store(_) => ErrorCode::IO_FAILURE,
             Self::Veth(_) | Self::Pass { .. } | Self::Step { .. } => ErrorCode::AGENT_FAILURE,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn interface_names_fit_the_kernel_and_tell_attachments_apart() {
-        let owners = (0..2000).map(|n| Owner {
-            container_id: format!("{n:064x}"),
-            if_name: "eth0".to_owned(),
-        });
-        let names: BTreeSet<(String, Mac)> = owners
-            .map(|owner| (host_interface(&owner), pod_mac(&owner)))
-            .collect();
-        assert_eq!(names.len(), 2000);
-        assert!(
-            names
-                .iter()
-                .all(|(name, _)| name.len() == 15 && name.starts_with("wrn"))
-        );
-        assert!(names.iter().all(|(_, mac)| mac.0[0] & 0x03 == 0x02));
     }
 }

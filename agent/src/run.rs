@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 use warren_cluster::client::ClientConfig;
 use warren_cluster::watch::Watches;
-use warren_kernel::{Kernel, KernelConfig};
+use warren_kernel::{Kernel, KernelConfig, veth};
 use warren_keymgr::KeyStore;
 use warren_model::NodeName;
 use warren_telemetry::{
@@ -70,7 +70,10 @@ pub async fn run(config: Config) -> Result<()> {
     }
     let endpoints = KeptEndpoints::open(config.state_dir.join("endpoints.json"));
     let keys = KeyStore::open(&config.state_dir.join("keys"))?;
-    let attachments = AttachmentStore::open(config.state_dir.join("attachments.json"))?;
+    let veths = veth::host_sides(&kernel)
+        .await
+        .context("cannot list the pods' interfaces")?;
+    let attachments = AttachmentStore::open(config.state_dir.join("attachments.json"), &veths)?;
     let attachments = SharedAttachments::new(attachments);
     let devices = Arc::new(Devices::choose(config.wireguard, &kernel).await);
     tracing::info!(
@@ -78,6 +81,15 @@ pub async fn run(config: Config) -> Result<()> {
         reason = devices.reason(),
         "WireGuard device"
     );
+
+    let credentials = ClientConfig::new(concat!("warren-agent/", env!("CARGO_PKG_VERSION")));
+    let reading = credentials.clone().with_kubeconfig(config.kubeconfig.clone());
+    let publish_with = config
+        .publish_kubeconfig
+        .clone()
+        .or_else(|| config.kubeconfig.clone());
+    let writing = credentials.with_kubeconfig(publish_with);
+    let mut watches = Watches::start(reading.build().await?, &node);
 
     let mut registry = Registry::new();
     let metrics = Metrics::new(&mut registry);
@@ -91,15 +103,6 @@ pub async fn run(config: Config) -> Result<()> {
         .await?;
     let cni_socket = PrivateSocket::bind(&config.cni_socket())?;
     install_plugin(&config.cni_bin_dir)?;
-
-    let credentials = ClientConfig::new(concat!("warren-agent/", env!("CARGO_PKG_VERSION")));
-    let reading = credentials.clone().with_kubeconfig(config.kubeconfig.clone());
-    let publish_with = config
-        .publish_kubeconfig
-        .clone()
-        .or_else(|| config.kubeconfig.clone());
-    let writing = credentials.with_kubeconfig(publish_with);
-    let mut watches = Watches::start(reading.build().await?, &node);
 
     let (drain_signal, drain) = DrainSignal::new();
     let (reconciler, handle) = Reconciler::new(Parts {

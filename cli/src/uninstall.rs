@@ -30,8 +30,9 @@ const CNI_CONFIGURATION: &str = "10-warren.conflist";
 /// The CNI plugin the agent installs.
 const CNI_PLUGIN: &str = "warren-cni";
 /// What the agent keeps in its state folder.
-const STATE: [&str; 5] = [
+const STATE: [&str; 6] = [
     "attachments.json",
+    "attachments.json.damaged",
     "endpoints.json",
     "guard.json",
     "keys",

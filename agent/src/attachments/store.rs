@@ -2,7 +2,8 @@
 //! besides its keys.
 //!
 //! A change is on disk, fsynced and renamed into place, before anyone is told of it. So an address that was handed out is
-//! never handed out again, whatever ends the agent or the machine in between.
+//! never handed out again, whatever ends the agent or the machine in between. When the file itself is lost or damaged,
+//! it is made anew from what the pods' veths tell.
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -11,8 +12,11 @@ use std::path::{Path, PathBuf};
 use atomic_write_file::AtomicWriteFile;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use warren_ipam::{AllocateError, Allocations, Owner, Pool};
+use warren_ipam::{AllocateError, Allocations, Owner, Pool, ReserveError};
+use warren_kernel::veth::HostSide;
 use warren_plan::Mac;
+
+use super::recovery::{RecoveryError, adopt};
 
 /// The version of the file's format.
 const VERSION: u32 = 1;
@@ -45,8 +49,9 @@ impl Record {
     }
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Contents {
+/// What the file holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Contents {
     version: u32,
     attachments: Vec<Stored>,
     #[serde(flatten)]
@@ -61,46 +66,115 @@ struct Stored {
     record: Record,
 }
 
+impl Default for Contents {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            attachments: Vec::new(),
+            allocations: Allocations::default(),
+        }
+    }
+}
+
+impl Contents {
+    /// What is known of one attachment, and its addresses.
+    pub(super) fn get(&self, owner: &Owner) -> Option<(&Record, Vec<IpAddr>)> {
+        let stored = self.attachments.iter().find(|stored| stored.owner == *owner)?;
+        Some((
+            &stored.record,
+            self.allocations.addresses(owner).unwrap_or_default(),
+        ))
+    }
+
+    /// Who holds which address.
+    pub(super) fn allocations(&self) -> &Allocations {
+        &self.allocations
+    }
+
+    /// Records an attachment that was found with its addresses.
+    pub(super) fn restore(
+        &mut self,
+        owner: &Owner,
+        record: Record,
+        addresses: &[IpAddr],
+    ) -> Result<(), ReserveError> {
+        self.allocations.reserve(owner, addresses.iter().copied())?;
+        self.set(owner, record);
+        Ok(())
+    }
+
+    /// Forgets an attachment and frees its addresses. Returns whether there was anything to forget.
+    pub(super) fn remove(&mut self, owner: &Owner) -> bool {
+        let before = self.attachments.len();
+        self.attachments.retain(|stored| stored.owner != *owner);
+        let held = self.allocations.release(owner);
+        !held.is_empty() || before != self.attachments.len()
+    }
+
+    fn set(&mut self, owner: &Owner, record: Record) {
+        self.attachments.retain(|stored| stored.owner != *owner);
+        self.attachments.push(Stored {
+            owner: owner.clone(),
+            record,
+        });
+    }
+}
+
+/// What any release's file says first.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 impl AttachmentStore {
-    /// Reads the file, or starts empty if there is none.
+    /// Reads the file, and takes up the veths that it does not know. One that is missing or damaged is made anew from the
+    /// veths alone; what was damaged is kept beside it with the ending `.damaged`.
     ///
     /// # Errors
-    /// A file that cannot be read or understood is an error, never an empty store: addresses in use would be given
-    /// a second time.
-    pub fn open(path: PathBuf) -> Result<Self, StoreError> {
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                let contents = Contents {
-                    version: VERSION,
-                    ..Contents::default()
-                };
-                return Ok(Self { path, contents });
-            }
-            Err(source) => return Err(StoreError::Read { path, source }),
+    /// Addresses in use are never given a second time: a file that cannot be read, of another release, or veths that
+    /// cannot be told apart, are errors.
+    pub fn open(path: PathBuf, veths: &[HostSide]) -> Result<Self, StoreError> {
+        let found = read(&path)?;
+        let (mut contents, whole) = match &found {
+            Found::Whole(contents) => (contents.clone(), true),
+            Found::Missing | Found::Damaged(_) => (Contents::default(), false),
         };
-        let contents: Contents = serde_json::from_str(&text).map_err(|source| StoreError::Corrupt {
+        let adopted = adopt(&mut contents, veths, whole).map_err(|source| StoreError::Lost {
             path: path.clone(),
-            source,
+            source: Box::new(source),
         })?;
-        if contents.version != VERSION {
-            return Err(StoreError::Version {
-                path,
-                found: contents.version,
-            });
+        if let Found::Damaged(error) = found {
+            let kept = set_aside(&path);
+            tracing::warn!(
+                path = %path.display(),
+                %error,
+                kept = kept.map(|kept| kept.display().to_string()),
+                "the file of the pods' addresses is damaged; it is made anew from what the pods' interfaces tell"
+            );
         }
-        Ok(Self { path, contents })
+        let mut store = Self { path, contents };
+        if !adopted.is_empty() {
+            let owners: Vec<String> = adopted.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                ?owners,
+                "took up pods that the file of the pods' addresses did not have"
+            );
+            if let Err(error) = store.commit(store.contents.clone()) {
+                // The next start finds the same again, and no pod is added before it can be written.
+                tracing::warn!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "cannot keep that yet"
+                );
+            }
+        }
+        Ok(store)
     }
 
     /// Gives an attachment its addresses and remembers it. The same attachment again gets the same addresses.
     pub fn add(&mut self, owner: &Owner, record: Record, pool: &Pool) -> Result<Vec<IpAddr>, AddError> {
         let mut next = self.contents.clone();
         let addresses = next.allocations.allocate(pool, owner)?;
-        next.attachments.retain(|stored| stored.owner != *owner);
-        next.attachments.push(Stored {
-            owner: owner.clone(),
-            record,
-        });
+        next.set(owner, record);
         self.commit(next)?;
         Ok(addresses)
     }
@@ -110,25 +184,14 @@ impl AttachmentStore {
         let mut next = self.contents.clone();
         let mut changed = false;
         for owner in owners {
-            changed |= !next.allocations.release(owner).is_empty();
-            let before = next.attachments.len();
-            next.attachments.retain(|stored| stored.owner != *owner);
-            changed |= before != next.attachments.len();
+            changed |= next.remove(owner);
         }
         if changed { self.commit(next) } else { Ok(()) }
     }
 
     /// What is known of one attachment, and its addresses.
     pub fn get(&self, owner: &Owner) -> Option<(&Record, Vec<IpAddr>)> {
-        let stored = self
-            .contents
-            .attachments
-            .iter()
-            .find(|stored| stored.owner == *owner)?;
-        Some((
-            &stored.record,
-            self.contents.allocations.addresses(owner).unwrap_or_default(),
-        ))
+        self.contents.get(owner)
     }
 
     /// All attachments with their addresses.
@@ -155,6 +218,48 @@ impl AttachmentStore {
         })?;
         self.contents = next;
         Ok(())
+    }
+}
+
+/// The file as it was found.
+enum Found {
+    Whole(Contents),
+    Missing,
+    Damaged(serde_json::Error),
+}
+
+fn read(path: &Path) -> Result<Found, StoreError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+        Err(source) => {
+            return Err(StoreError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    // Looked at first: what another release writes here need not look like ours in anything else.
+    if let Ok(Versioned { version }) = serde_json::from_slice(&bytes)
+        && version != VERSION
+    {
+        return Err(StoreError::Version {
+            path: path.to_owned(),
+            found: version,
+        });
+    }
+    Ok(serde_json::from_slice(&bytes).map_or_else(Found::Damaged, Found::Whole))
+}
+
+/// Keeps a damaged file for who wants to know what happened; the last one only. Returns where, if that went well.
+fn set_aside(path: &Path) -> Option<PathBuf> {
+    let aside = path.with_extension("json.damaged");
+    match std::fs::rename(path, &aside) {
+        Ok(()) => Some(aside),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot set the damaged file aside");
+            None
+        }
     }
 }
 
@@ -197,16 +302,13 @@ pub enum StoreError {
         /// The system's answer.
         source: io::Error,
     },
-    /// It is not what this program writes.
-    #[error(
-        "{path} is damaged: drain the node, run `warren uninstall-node`, and start the agent again; it does not guess, \
-         because a guess could give one address to two pods"
-    )]
-    Corrupt {
+    /// It is missing, damaged or not of now, and the veths do not tell enough to make it anew.
+    #[error("{path} does not tell who holds which pod address, and nothing else does")]
+    Lost {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        source: serde_json::Error,
+        /// Why.
+        source: Box<RecoveryError>,
     },
     /// It was written by another release.
     #[error(
@@ -223,6 +325,8 @@ pub enum StoreError {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
+    use super::super::interface::host_interface;
+    use super::super::label::Label;
     use super::*;
 
     fn owner(n: u8) -> Owner {
@@ -249,38 +353,98 @@ mod tests {
     fn what_was_added_is_there_after_a_restart_and_what_was_removed_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("attachments.json");
-        let mut store = AttachmentStore::open(path.clone()).unwrap();
+        let mut store = AttachmentStore::open(path.clone(), &[]).unwrap();
         let first = store.add(&owner(1), record(), &pool()).unwrap();
         assert_eq!(first.len(), 2);
         store.add(&owner(2), record(), &pool()).unwrap();
         store.remove([&owner(2), &owner(3)]).unwrap();
 
-        let mut store = AttachmentStore::open(path).unwrap();
+        let mut store = AttachmentStore::open(path, &[]).unwrap();
         assert_eq!(store.get(&owner(1)).unwrap(), (&record(), first.clone()));
         assert!(store.get(&owner(2)).is_none());
         assert_eq!(store.add(&owner(1), record(), &pool()).unwrap(), first);
         assert_eq!(store.iter().count(), 1);
     }
 
+    fn veth(n: u8, addresses: &[IpAddr]) -> HostSide {
+        let label = Label {
+            owner: owner(n),
+            addresses: addresses.to_vec(),
+            netns: "/run/netns/a".to_owned(),
+        };
+        HostSide {
+            name: host_interface(&label.owner),
+            label: label.to_alias(),
+            up: true,
+        }
+    }
+
     #[test]
-    fn a_damaged_file_is_refused_and_left_as_it_is() {
+    fn a_lost_or_damaged_file_is_made_anew_from_the_veths_and_no_address_is_given_twice() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("attachments.json");
-        let mut store = AttachmentStore::open(path.clone()).unwrap();
-        store.add(&owner(1), record(), &pool()).unwrap();
-        let whole = std::fs::read_to_string(&path).unwrap();
+        let mut store = AttachmentStore::open(path.clone(), &[]).unwrap();
+        let first = store.add(&owner(1), record(), &pool()).unwrap();
+        let second = store.add(&owner(2), record(), &pool()).unwrap();
+        let veths = [veth(1, &first), veth(2, &second)];
+        let whole = std::fs::read(&path).unwrap();
+        let twice = String::from_utf8(whole.clone())
+            .unwrap()
+            .replace(&second[0].to_string(), &first[0].to_string());
         for damaged in [
-            &whole[..whole.len() / 2],
-            "",
-            "[]",
-            &whole.replace("\"version\": 1", "\"version\": 2"),
+            Some(&whole[..whole.len() / 2]),
+            Some(b"".as_slice()),
+            Some(b"[]"),
+            Some(b"\xff\0\0"),
+            Some(twice.as_bytes()),
+            None,
         ] {
-            std::fs::write(&path, damaged).unwrap();
-            assert!(
-                AttachmentStore::open(path.clone()).is_err(),
-                "{damaged:?} was taken"
-            );
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), damaged);
+            match damaged {
+                Some(damaged) => std::fs::write(&path, damaged).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            let mut store = AttachmentStore::open(path.clone(), &veths).unwrap();
+            assert_eq!(store.get(&owner(1)).unwrap().1, first, "{damaged:?}");
+            assert_eq!(store.get(&owner(2)).unwrap().1, second, "{damaged:?}");
+            if let Some(damaged) = damaged {
+                let aside = std::fs::read(dir.path().join("attachments.json.damaged")).unwrap();
+                assert_eq!(aside, damaged);
+            }
+            let third = store.add(&owner(3), record(), &pool()).unwrap();
+            assert!(third.iter().all(|it| !first.contains(it) && !second.contains(it)));
+            // And it is on disk: without the veths it says the same.
+            let store = AttachmentStore::open(path.clone(), &[]).unwrap();
+            assert_eq!(store.iter().count(), 3);
+        }
+    }
+
+    #[test]
+    fn a_file_is_refused_and_left_as_it_is_where_making_it_anew_would_be_a_guess() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("attachments.json");
+        let mut store = AttachmentStore::open(path.clone(), &[]).unwrap();
+        let first = store.add(&owner(1), record(), &pool()).unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let unlabelled = HostSide {
+            label: None,
+            ..veth(1, &first)
+        };
+        for (content, veths) in [
+            ("{", vec![unlabelled]),
+            ("{", vec![veth(1, &first), veth(2, &first)]),
+            (
+                &whole.replace("\"version\": 1", "\"version\": 2"),
+                vec![veth(1, &first)],
+            ),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let error = AttachmentStore::open(path.clone(), &veths).unwrap_err();
+            let error = format!("{:#}", anyhow::Error::from(error));
+            let named = ["wrn", "c1/eth0", "version 2"]
+                .iter()
+                .any(|it| error.contains(it));
+            assert!(named, "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
         }
     }
 
@@ -288,7 +452,7 @@ mod tests {
     fn an_addition_that_cannot_be_written_is_not_there() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("missing").join("attachments.json");
-        let mut store = AttachmentStore::open(path).unwrap();
+        let mut store = AttachmentStore::open(path, &[]).unwrap();
         assert!(matches!(
             store.add(&owner(1), record(), &pool()),
             Err(AddError::Store(_))

@@ -85,6 +85,7 @@ fn in_fresh_namespace() -> Result<[Tried; 4], String> {
             mac: MAC,
             mtu: 1400,
             addresses: vec![Ipv4Addr::new(192, 0, 2, 2).into()],
+            label: None,
         };
         Ok([
             kernel

@@ -43,6 +43,7 @@ pub(crate) struct LinkEntry {
     pub(crate) operational: bool,
     pub(crate) loopback: bool,
     pub(crate) mac: Option<Mac>,
+    pub(crate) alias: Option<String>,
     /// The interface it is tied to (a veth's other end), by its index in that one's namespace.
     pub(crate) tied_to: Option<u32>,
     pub(crate) kind: Option<InfoKind>,
@@ -60,6 +61,7 @@ impl LinkEntry {
             operational: false,
             loopback: flags.contains(LinkFlags::Loopback),
             mac: None,
+            alias: None,
             tied_to: None,
             kind: None,
             data: None,
@@ -70,6 +72,7 @@ impl LinkEntry {
                 LinkAttribute::Mtu(mtu) => entry.mtu = mtu,
                 LinkAttribute::OperState(state) => entry.operational = state == State::Up,
                 LinkAttribute::Address(bytes) => entry.mac = bytes.try_into().ok().map(Mac),
+                LinkAttribute::IfAlias(alias) => entry.alias = Some(alias),
                 LinkAttribute::Link(index) => entry.tied_to = Some(index),
                 LinkAttribute::LinkInfo(infos) => entry.take_infos(infos),
                 _ => {}
@@ -257,6 +260,22 @@ pub(crate) async fn set_mtu(netlink: &Netlink, name: &str, mtu: u32) -> Result<(
             RouteNetlinkMessage::SetLink(message),
             0,
             &format!("set link {name} mtu {mtu}"),
+        )
+        .await
+}
+
+/// Sets an interface's alias.
+pub(crate) async fn set_alias(netlink: &Netlink, name: &str, alias: &str) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::IfAlias(alias.to_owned()),
+    ];
+    netlink
+        .act(
+            RouteNetlinkMessage::SetLink(message),
+            0,
+            &format!("set link {name} alias"),
         )
         .await
 }

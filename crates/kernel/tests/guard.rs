@@ -72,6 +72,7 @@ impl Scene {
             mac: POD_MAC,
             mtu: 1400,
             addresses: POD.map(|text| text.parse().unwrap()).to_vec(),
+            label: None,
         };
         veth::create(&scene.node.kernel, &link).await.unwrap();
         for address in link.addresses {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use rooms::{Node, Room, delivered, node, sh, try_sh, udp};
-use warren_kernel::veth::{self, Difference, PodLink, VethError};
+use warren_kernel::veth::{self, Difference, HostSide, MAX_LABEL, PodLink, VethError};
 use warren_kernel::{Namespace, NamespaceError, in_namespace};
 use warren_plan::{Action, Mac, Route, RouteTarget};
 
@@ -22,6 +22,7 @@ fn link(pod: &Room, addresses: &[&str]) -> PodLink {
         mac: POD_MAC,
         mtu: 1380,
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        label: None,
     }
 }
 
@@ -194,6 +195,47 @@ fn a_link_that_cannot_be_finished_leaves_nothing() {
         let failed = veth::create(&node.kernel, &link).await;
         assert!(matches!(failed, Err(VethError::Netlink(_))), "{failed:?}");
         nothing_left(&pod);
+    });
+}
+
+#[test]
+fn a_link_tells_the_label_it_was_given() {
+    node("a_link_tells_the_label_it_was_given", async |node| {
+        assert_eq!(veth::host_sides(&node.kernel).await.unwrap(), []);
+        let (labelled, plain) = (Room::new(), Room::new());
+        let longest = "x".repeat(MAX_LABEL);
+        let labelled = PodLink {
+            label: Some(longest.clone()),
+            ..link(&labelled, &["10.244.1.5"])
+        };
+        let plain = PodLink {
+            host_name: "wrnfedcba987654".to_owned(),
+            ..link(&plain, &["10.244.1.6"])
+        };
+        for link in [&labelled, &plain] {
+            veth::create(&node.kernel, link).await.unwrap();
+        }
+        // Neither another's veth nor something else under our mark is the host side of a pod's link.
+        sh("ip link add veth0 type veth peer veth1; ip link add wrnbridge type bridge");
+        sh("ip link set wrnfedcba987654 down");
+        let side = |link: &PodLink, up| HostSide {
+            name: link.host_name.clone(),
+            label: link.label.clone(),
+            up,
+        };
+        assert_eq!(
+            veth::host_sides(&node.kernel).await.unwrap(),
+            [side(&labelled, true), side(&plain, false)]
+        );
+
+        let third = Room::new();
+        let too_long = PodLink {
+            host_name: "wrn111111111111".to_owned(),
+            label: Some(longest + "x"),
+            ..link(&third, &["10.244.1.7"])
+        };
+        veth::create(&node.kernel, &too_long).await.unwrap_err();
+        assert!(!third.sh("ip -o link").contains("eth0"), "nothing is left");
     });
 }
 

@@ -4,15 +4,16 @@
 
 mod support;
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use support::{assert_all_reach_all, crossed_since, devices, lab, peers, status_when, two_pods_a_node};
+use support::{
+    a_pod_on_each_of_two_nodes, assert_all_reach_all, crossed_since, devices, lab, peers, ping, status_when,
+    two_pods_a_node,
+};
 use warren_cluster::mesh_resource::Mesh;
-use warren_lab::{ApiKind, Counts, Families, Lab, LabOptions, Place, PodOptions};
+use warren_lab::{ApiKind, Counts, Families, LabOptions, Place, PodOptions};
 
 #[tokio::test]
 async fn pods_on_three_nodes_reach_each_other_through_wireguard_alone() {
@@ -355,28 +356,4 @@ async fn the_mesh_forms_although_the_api_loses_answers_and_forgets_its_history()
         .iter()
         .map(|it| it["hits"].as_u64().unwrap());
     assert!(hits.clone().all(|it| it > 0), "every fault happened: {plan}");
-}
-
-/// The place of the first, and the addresses of the second, IPv4 and IPv6.
-async fn a_pod_on_each_of_two_nodes(lab: &Lab) -> (Place, [String; 2]) {
-    lab.pod_add(PodOptions::new("from", "node1")).await.unwrap();
-    let to = lab.pod_add(PodOptions::new("to", "node2")).await.unwrap();
-    (Place::Pod("from".into()), to.addresses.try_into().unwrap())
-}
-
-/// Sends echo requests, fifty a second, and tells how many were sent and how many answered.
-async fn ping(lab: &Lab, from: &Place, to: &str, count: u32) -> (u32, u32) {
-    let count = count.to_string();
-    let argv = ["ping", "-n", "-q", "-i", "0.02", "-W", "3", "-c", &count, to];
-    let output = lab
-        .run_for(from.clone(), &argv, Duration::from_secs(60))
-        .await
-        .unwrap();
-    let line = output
-        .stdout
-        .lines()
-        .find(|it| it.contains("packets transmitted"));
-    let line = line.unwrap_or_else(|| panic!("{output:?}"));
-    let numbers: Vec<u32> = line.split_whitespace().filter_map(|it| it.parse().ok()).collect();
-    (numbers[0], numbers[1])
 }

@@ -44,6 +44,22 @@ pub struct PodLink {
     pub mtu: u32,
     /// The pod's addresses, at most one a family.
     pub addresses: Vec<IpAddr>,
+    /// What the host side bears as its alias, so that the link itself tells whose it is: at most [`MAX_LABEL`] bytes.
+    pub label: Option<String>,
+}
+
+/// The longest label: the kernel's IFALIASZ, 256, counts a final zero, and so does the attribute.
+pub const MAX_LABEL: usize = 254;
+
+/// The host side of a pod's link, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSide {
+    /// Its name.
+    pub name: String,
+    /// The label it was given.
+    pub label: Option<String>,
+    /// Whether it is up. One that never was is half made: no packet has passed it.
+    pub up: bool,
 }
 
 /// A pod link that cannot be made, checked or removed.
@@ -87,6 +103,22 @@ impl VethError {
             Self::TakenInPod { .. } | Self::TakenOnHost(_) | Self::HostName(_) | Self::NoIpv6(_) => false,
         }
     }
+}
+
+/// The host sides of all pods' links, by name.
+pub async fn host_sides(kernel: &Kernel) -> Result<Vec<HostSide>, VethError> {
+    let mut sides: Vec<HostSide> = links::list(kernel.netlink())
+        .await?
+        .into_iter()
+        .filter(|link| link.kind == Some(InfoKind::Veth) && link.name.starts_with(VETH_PREFIX))
+        .map(|link| HostSide {
+            name: link.name,
+            label: link.alias,
+            up: link.up,
+        })
+        .collect();
+    sides.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(sides)
 }
 
 /// Makes the link, both sides up, addresses and routes in the pod. On failure nothing is left. Until the guard opens
@@ -208,6 +240,10 @@ async fn add_pair(kernel: &Kernel, link: &PodLink, namespace: &Namespace) -> Res
 }
 
 async fn finish(kernel: &Kernel, link: &PodLink, namespace: &Namespace) -> Result<(), VethError> {
+    // The kernel takes no alias when it makes a link. It comes before the link is up: one that carries packets has it.
+    if let Some(label) = &link.label {
+        links::set_alias(kernel.netlink(), &link.host_name, label).await?;
+    }
     // The link-local address that the kernel makes from the MAC is the pod's gateway: usable at once, and no router
     // advertisement of the pod changes the node's routes.
     for (setting, value) in [

@@ -118,3 +118,59 @@ pub(crate) async fn devices(lab: &Lab, node: &str) -> Vec<String> {
     assert!(output.success(), "{output:?}");
     output.stdout.lines().map(str::to_owned).collect()
 }
+
+/// Sends echo requests, fifty a second, and tells how many were sent and how many answered.
+pub(crate) async fn ping(lab: &Lab, from: &Place, to: &str, count: u32) -> (u32, u32) {
+    let count = count.to_string();
+    let argv = ["ping", "-n", "-q", "-i", "0.02", "-W", "3", "-c", &count, to];
+    let output = lab
+        .run_for(from.clone(), &argv, Duration::from_secs(60))
+        .await
+        .unwrap();
+    let line = output
+        .stdout
+        .lines()
+        .find(|it| it.contains("packets transmitted"));
+    let line = line.unwrap_or_else(|| panic!("{output:?}"));
+    let numbers: Vec<u32> = line.split_whitespace().filter_map(|it| it.parse().ok()).collect();
+    (numbers[0], numbers[1])
+}
+
+/// Asks a node's agent on its admin port, from the lab's root namespace; `None` while it does not answer.
+pub(crate) async fn ask_agent(lab: &Lab, node: &str, path: &str) -> Option<String> {
+    let facts = lab.facts().await.unwrap();
+    let node = facts.nodes.iter().find(|it| it.name == node).unwrap();
+    let script = format!(
+        "exec 3<>/dev/tcp/{}/9586 && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3",
+        node.addresses[0].addr()
+    );
+    let output = lab.run(Place::Root, &["bash", "-c", &script]).await.unwrap();
+    let (_, body) = output.stdout.split_once("\r\n\r\n")?;
+    Some(body.to_owned())
+}
+
+/// One series of a node's agent, such as `warren_watch_failing{kind="nodes"}`.
+pub(crate) async fn metric(lab: &Lab, node: &str, series: &str) -> Option<u64> {
+    let metrics = ask_agent(lab, node, "/metrics").await?;
+    let line = metrics.lines().find(|it| it.starts_with(series))?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
+
+/// Waits for a condition.
+pub(crate) async fn until(what: &str, wanted: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !wanted().await {
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not come about in {PATIENCE:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The place of a pod `from` on the first node, and the addresses, IPv4 and IPv6, of a pod `to` on the second.
+pub(crate) async fn a_pod_on_each_of_two_nodes(lab: &Lab) -> (Place, [String; 2]) {
+    lab.pod_add(PodOptions::new("from", "node1")).await.unwrap();
+    let to = lab.pod_add(PodOptions::new("to", "node2")).await.unwrap();
+    (Place::Pod("from".into()), to.addresses.try_into().unwrap())
+}

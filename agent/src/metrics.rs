@@ -1,5 +1,7 @@
 //! What the agent counts. Names get the prefix `warren_`, counters the suffix `_total`.
 
+mod watches;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,6 +13,7 @@ use warren_cni_wire::Outcome;
 use warren_model::status::AgentStatus;
 use warren_telemetry::{MetricDescription, Registry};
 
+pub use self::watches::register_watches;
 use crate::view::View;
 
 /// All metrics of the agent, by the part that counts them.
@@ -39,6 +42,7 @@ impl Metrics {
 pub fn describe() -> Vec<MetricDescription> {
     let mut registry = Registry::new();
     Metrics::new(&mut registry);
+    register_watches(&mut registry, None);
     registry.describe()
 }
 

@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
 use crate::half_written;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, register_watches};
 use crate::pods::Pods;
 use crate::publish::Publishing;
 use crate::ready::Follower;
@@ -93,6 +93,7 @@ pub async fn run(config: Config) -> Result<()> {
 
     let mut registry = Registry::new();
     let metrics = Metrics::new(&mut registry);
+    register_watches(&mut registry, Some(watches.health()));
     let (liveness, readiness) = (Liveness::new(), Readiness::new());
     let admin = AdminConfig {
         addr: Some(config.admin_addr()),

@@ -25,6 +25,11 @@ impl Backoff {
         half + Duration::from_micros(random % micros.max(1))
     }
 
+    /// Whether nothing has failed since something went well.
+    pub fn is_reset(&self) -> bool {
+        self.failures == 0
+    }
+
     /// Something went well: the next wait is a short one again.
     pub fn reset(&mut self) {
         self.failures = 0;

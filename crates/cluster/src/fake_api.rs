@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::{Method, Request, Response};
 use bytes::Bytes;
-use futures::StreamExt;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
@@ -68,7 +68,7 @@ struct Collection {
     watch_answers: VecDeque<Answer>,
     /// While set, lists of pages after the first wait for it.
     gate: Option<Arc<Notify>>,
-    watchers: Vec<mpsc::UnboundedSender<Bytes>>,
+    watchers: Vec<mpsc::UnboundedSender<io::Result<Bytes>>>,
 }
 
 /// A `Status` as the server words it.
@@ -129,13 +129,22 @@ impl FakeApi {
         let line = format!("{}\n", json!({"type": kind, "object": object}));
         self.with(path, |it| {
             it.watchers
-                .retain(|watcher| watcher.send(Bytes::from(line.clone())).is_ok());
+                .retain(|watcher| watcher.send(Ok(Bytes::from(line.clone()))).is_ok());
         });
     }
 
     /// Closes all open watches of a collection.
     pub(crate) fn cut(&self, path: &'static str) {
         self.with(path, |it| it.watchers.clear());
+    }
+
+    /// Breaks all open watches of a collection off, as a connection that is reset.
+    pub(crate) fn reset(&self, path: &'static str) {
+        self.with(path, |it| {
+            for watcher in it.watchers.drain(..) {
+                let _ = watcher.send(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+        });
     }
 
     /// Everything asked so far.
@@ -238,10 +247,10 @@ fn respond(answer: Answer) -> Response<Body> {
         .expect("the status is a number the test wrote")
 }
 
-fn stream(receiver: mpsc::UnboundedReceiver<Bytes>) -> Response<Body> {
+fn stream(receiver: mpsc::UnboundedReceiver<io::Result<Bytes>>) -> Response<Body> {
     let lines = futures::stream::unfold(receiver, |mut receiver| async move {
         let line = receiver.recv().await?;
         Some((line, receiver))
     });
-    Response::new(Body::from_stream(lines.map(Ok::<_, Infallible>)))
+    Response::new(Body::from_stream(lines))
 }

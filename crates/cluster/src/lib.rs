@@ -34,6 +34,6 @@ pub mod write;
 pub use client::{ClientConfig, ClientError};
 pub use mesh_resource::crds;
 pub use snapshot::{ObservedMesh, Snapshot, Synced};
-pub use watch::Watches;
+pub use watch::{HealthReader, Watches};
 pub use watch_health::{WatchHealth, WatchKind};
 pub use write::{Retry, WriteError};

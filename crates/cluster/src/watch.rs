@@ -40,6 +40,10 @@ pub const WATCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// taken up again, only when it could not. Longer than any one attempt can take.
 pub const RECOVERY: Duration = Duration::from_secs(35);
 
+/// A watch that breaks after it has lived this long is taken up again after a short wait, however often that happens: its
+/// life is pause enough, and longer waits would leave the node blind for most of the time.
+pub const LIVED: Duration = Duration::from_millis(900);
+
 /// How long a server must deny that the kind Mesh exists before a Mesh that was there is given up. A server that starts
 /// may say so until it has read its resource definitions.
 pub const ABSENCE: Duration = Duration::from_secs(30);
@@ -96,9 +100,9 @@ impl Watches {
         self.shared.sender.subscribe()
     }
 
-    /// How each watch fares, in the order of [`WatchKind::ALL`].
-    pub fn health(&self) -> Vec<WatchHealth> {
-        self.shared.lock().health.to_vec()
+    /// How each watch fares.
+    pub fn health(&self) -> HealthReader {
+        HealthReader(Arc::clone(&self.shared))
     }
 
     /// Waits until a watch has ended, which none does by itself: it has panicked, and the snapshot will not follow the
@@ -106,6 +110,17 @@ impl Watches {
     pub async fn ended(&mut self) {
         // `None` (no task is left) is the same bad news.
         let _ended = self.tasks.join_next().await;
+    }
+}
+
+/// Tells how the watches fare, for as long as anybody asks.
+#[derive(Debug, Clone)]
+pub struct HealthReader(Arc<Shared>);
+
+impl HealthReader {
+    /// How each watch fares now, in the order of [`WatchKind::ALL`].
+    pub fn read(&self) -> Vec<WatchHealth> {
+        self.0.lock().health.to_vec()
     }
 }
 
@@ -226,23 +241,36 @@ where
     async fn run(self) {
         let mut backoff = Backoff::default();
         let mut absent_since = None;
+        let mut waiting_since = Instant::now();
         loop {
             let mut events = pin!(watcher(self.api.clone(), self.config.clone()));
             while let Some(next) = self.or_recovered(events.next(), &mut backoff).await {
                 let error = match next {
                     Ok(event) => {
-                        // `Init` only says that a list is about to be tried.
-                        if !matches!(event, Event::Init) {
-                            backoff.reset();
-                            absent_since = None;
+                        match &event {
+                            // A list is about to be tried.
+                            Event::Init => {}
+                            // A list that works says nothing of the watch that follows. Where that fails at once, waits
+                            // must grow, or the server is asked for all objects several times a second.
+                            Event::InitApply(_) | Event::InitDone => absent_since = None,
+                            Event::Apply(_) | Event::Delete(_) => {
+                                backoff.reset();
+                                absent_since = None;
+                            }
                         }
                         self.take(event);
+                        waiting_since = Instant::now();
                         continue;
                     }
                     Err(error) => error,
                 };
+                let started = matches!(error, watcher::Error::WatchFailed(_));
+                if started && waiting_since.elapsed() >= LIVED {
+                    backoff.reset();
+                }
                 let verdict = self.judge(&error, &mut backoff, &mut absent_since);
                 tokio::time::sleep(verdict.wait).await;
+                waiting_since = Instant::now();
                 if verdict.relist {
                     break;
                 }
@@ -253,7 +281,7 @@ where
     /// Waits for the next event and, meanwhile, for the watch to count as well again.
     async fn or_recovered<T>(&self, next: impl Future<Output = T>, backoff: &mut Backoff) -> T {
         let mut next = pin!(next);
-        if self.shared.lock().health(self.kind).failing_since.is_some() {
+        if !backoff.is_reset() {
             if let Ok(item) = tokio::time::timeout(RECOVERY, &mut next).await {
                 return item;
             }

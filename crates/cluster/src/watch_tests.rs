@@ -73,6 +73,7 @@ impl Bench {
     fn health(&self, kind: WatchKind) -> WatchHealth {
         self.watches
             .health()
+            .read()
             .into_iter()
             .find(|it| it.kind == kind)
             .unwrap()
@@ -316,6 +317,38 @@ async fn waits_grow_with_failures_and_are_short_again_after_a_quiet_recovery() {
     api.cut(NODES);
     bench.until_asked(12, |it| it.is_watch(NODES)).await;
     assert!(before.elapsed() <= FIRST, "waited {:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_forgets_at_once_what_it_listed_is_not_asked_for_all_of_it_without_end() {
+    let api = FakeApi::default();
+    for _ in 0..100 {
+        api.next_watch_answers(NODES, status(410, "Expired"));
+    }
+    let bench = Bench::start(&api);
+    let before = Instant::now();
+    bench.until_asked(10, |it| it.is_list(NODES)).await;
+    assert!(
+        before.elapsed() >= Duration::from_secs(20),
+        "ten lists within {:?}",
+        before.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_broken_off_every_second_is_blind_for_a_moment_only() {
+    let api = FakeApi::default();
+    let mut bench = Bench::start(&api);
+    bench.until(Snapshot::is_synced).await;
+    let mut blind = Duration::ZERO;
+    for nth in 1..=20 {
+        let broken = Instant::now();
+        bench.until_asked(nth, |it| it.is_watch(NODES)).await;
+        blind = blind.max(broken.elapsed());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        api.reset(NODES);
+    }
+    assert!(blind <= FIRST * 2, "blind for {blind:?}");
 }
 
 #[tokio::test(start_paused = true)]

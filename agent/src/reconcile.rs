@@ -137,7 +137,7 @@ impl Reconciler {
             let (mut waiting, mut changed) = (Vec::new(), false);
             tokio::select! {
                 () = drain.drained() => return,
-                Ok(()) = self.parts.snapshots.changed() => {}
+                Ok(()) = self.parts.snapshots.changed() => changed = true,
                 Some(request) = self.requests.recv() => waiting.push(request),
                 // A pass that fails makes events of its own: it is repeated when its time has come, not at once.
                 Some(()) = events.next(), if !failed => {

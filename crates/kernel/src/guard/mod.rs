@@ -7,12 +7,13 @@
 mod listing;
 mod render;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use warren_plan::Guard;
 
@@ -163,30 +164,26 @@ async fn run(nft: &Path, arguments: &[&str], input: &str) -> Result<Output, Guar
         program: nft.to_owned(),
         source,
     };
-    let mut child = Command::new(nft)
+    let child = Command::new(nft)
         .args(arguments)
         // Its messages are read, and they are translated otherwise.
         .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
+        .stdin(whole(input).map_err(failed)?)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends without reading its input says why on stderr.
-        let written = stdin.write_all(input.as_bytes()).await;
-        written.or_else(|error| ignore_broken_pipe(error).map_err(failed))?;
-    }
     child.wait_with_output().await.map_err(failed)
 }
 
-fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        Ok(())
-    } else {
-        Err(error)
-    }
+/// A text as a file in memory, all of it there before anyone reads. Through a pipe, whoever kills this process in the middle
+/// would leave nft the first half, which may be valid: chains emptied, and their rules still to come.
+fn whole(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create("nft", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }
 
 fn first_lines(bytes: &[u8]) -> String {

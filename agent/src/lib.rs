@@ -22,6 +22,7 @@
 //! | [`boot_guard`] | the guard a node boots with |
 //! | [`endpoints`] | where peers were to be sent to, by which those that roamed are told |
 //! | [`half_written`] | what a killed agent leaves of its files |
+//! | [`epochs`] | which key epoch a node begins in |
 //! | [`publish`] | the node's annotation and the Mesh's status |
 //! | [`ready`], [`status`], [`metrics`] | what an operator sees |
 //! | [`run()`] | all of it put together, and its end |
@@ -33,6 +34,7 @@ pub mod cni_server;
 pub mod config;
 pub mod devices;
 pub mod endpoints;
+pub mod epochs;
 pub mod greet;
 pub mod half_written;
 pub mod metrics;

@@ -16,7 +16,7 @@ use warren_ipam::Owner;
 use warren_kernel::{Kernel, sysctl, veth};
 use warren_keymgr::KeyStore;
 use warren_model::status::{DropCount, PlanReport, PlannedStep};
-use warren_model::{Epoch, NodeName, PathKind, Refusal};
+use warren_model::{NodeName, PathKind};
 use warren_plan::{Action, Cluster, LinkKind, Local, Step, compute, diff};
 use warren_telemetry::{Drain, Heartbeat};
 
@@ -24,6 +24,7 @@ use crate::attachments::SharedAttachments;
 use crate::boot_guard::BootGuard;
 use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
+use crate::epochs::{first_epoch, refuse_rotation};
 use crate::greet::greet;
 use crate::metrics::PassMetrics;
 use crate::view::{Failure, View};
@@ -355,35 +356,6 @@ fn answer(waiting: Vec<Request>, view: &Arc<View>) {
         let (Request::Pass(reply) | Request::Look(reply)) = request;
         // Whoever asked may have given up.
         let _ = reply.send(Arc::clone(view));
-    }
-}
-
-/// The epoch of a node's first key: the one its peers live in, else the Mesh's.
-fn first_epoch(snapshot: &Snapshot, own: &NodeName) -> Epoch {
-    let peers = snapshot.nodes.values().filter(|node| node.name != *own);
-    let settled = peers
-        .filter_map(|peer| peer.announcement.as_ref()?.as_ref().ok())
-        .map(|it| it.settled);
-    settled.max().unwrap_or(snapshot.mesh.keys.epoch)
-}
-
-/// This release makes the first epoch's keys and does not yet rotate them: a later epoch is refused by name rather than
-/// half done.
-fn refuse_rotation(keys: &KeyStore, cluster: &mut Cluster) {
-    let Some(newest) = keys.public_keys().into_iter().map(|(epoch, _)| epoch).max() else {
-        return;
-    };
-    if cluster.mesh.keys.epoch > newest {
-        cluster.refusals.push(Refusal::new(
-            "Mesh/default",
-            "rotation-not-available",
-            format!(
-                "spec.keys.epoch is {}, this node's key is of epoch {newest}, and this release does not rotate keys: \
-                 set it back to {newest}",
-                cluster.mesh.keys.epoch
-            ),
-        ));
-        cluster.mesh.keys.epoch = newest;
     }
 }
 

@@ -10,12 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use warren_model::{AnnouncedKey, Announcement, Encryption, Epoch, Lane, Mesh, NodeName, PodCidr, Refusal};
+use warren_model::mesh::MESH_NAME;
+use warren_model::{
+    AnnouncedKey, Announcement, Encryption, Epoch, Family, Lane, Mesh, NodeName, PodCidr, Refusal,
+};
 
 use crate::guard::{Carrier, Guard, OpenPod};
 use crate::input::{Attachment, Cluster, Local};
 use crate::lane::LaneConfig;
-use crate::path_choice::{Choice, PeerRoute, choose};
+use crate::path_choice::{Choice, PeerRoute, choose, peer_address};
 use crate::state::{Desired, PeerPlan, Route, RouteTarget};
 
 /// How this node should be, given the cluster and the node as they are now.
@@ -27,6 +30,8 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
     let own_cidrs = accepted.own_cidrs.as_slice();
 
     refuse_foreign_addresses(local, own_cidrs, &mut refusals);
+    refuse_mtu_without_ipv6(&cluster.mesh, own_cidrs, &mut refusals);
+    refuse_unshared_families(own_ips, &accepted, &mut refusals);
     let mut remote_networks = accepted.claimed.clone();
     if cluster.mesh.encryption == Encryption::Wireguard {
         remote_networks.extend(&local.networks_before);
@@ -48,7 +53,7 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
         })
         .collect();
 
-    let links = links::links(&cluster.mesh, local, own_ips, &peers);
+    let links = links::links(&cluster.mesh, local, own_ips, own_cidrs, &peers);
     let overlay = links::overlay(&links.links, own_cidrs, &peers);
     let lane_addresses = links::lanes(local).flat_map(|lane| {
         own_cidrs
@@ -284,6 +289,37 @@ fn refuse_foreign_addresses(local: &Local, own_cidrs: &[PodCidr], refusals: &mut
                 ));
             }
         }
+    }
+}
+
+/// The kernel takes IPv6 off an interface below 1280 bytes (RFC 8200, section 5), so that is what holds.
+fn refuse_mtu_without_ipv6(mesh: &Mesh, own_cidrs: &[PodCidr], refusals: &mut Vec<Refusal>) {
+    let Some(mtu) = mesh.mtu.filter(|mtu| u32::from(*mtu) < crate::mtu::MIN_IPV6) else {
+        return;
+    };
+    if own_cidrs.iter().any(|cidr| cidr.family() == Family::V6) {
+        let least = crate::mtu::MIN_IPV6;
+        refusals.push(Refusal::new(
+            format!("Mesh/{MESH_NAME}"),
+            "mtu-below-ipv6",
+            format!("spec.mtu is {mtu}, and {least} holds because pods have IPv6: set it to {least} or more"),
+        ));
+    }
+}
+
+/// A node whose addresses are all of a family that this node has not is reached by nobody like this one.
+fn refuse_unshared_families(own_ips: &[IpAddr], accepted: &peers::Accepted<'_>, refusals: &mut Vec<Refusal>) {
+    for peer in &accepted.peers {
+        let node = peer.node;
+        if own_ips.is_empty() || node.internal_ips.is_empty() || peer_address(own_ips, node).is_some() {
+            continue;
+        }
+        refusals.push(Refusal::new(
+            node_object(&node.name),
+            "no-common-family",
+            "its InternalIPs are all of an address family that this node has not, so it is not reached: give the kubelet \
+             of either an address of the other's family with --node-ip",
+        ));
     }
 }
 

@@ -17,10 +17,19 @@ pub(super) struct Links {
     pub(super) pod_mtu: u32,
 }
 
-pub(super) fn links(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peers: &[Chosen<'_>]) -> Links {
+pub(super) fn links(
+    mesh: &Mesh,
+    local: &Local,
+    own_ips: &[IpAddr],
+    own_cidrs: &[PodCidr],
+    peers: &[Chosen<'_>],
+) -> Links {
+    let with_ipv6 = own_cidrs.iter().any(|cidr| cidr.family() == Family::V6);
     let outer = outer_family(own_ips, peers);
     let underlay = mtu::underlay(local, own_ips);
     let of = |kind| match mesh.mtu {
+        // The kernel takes IPv6 off an interface below its least MTU, and with it the pods' addresses.
+        Some(mtu) if with_ipv6 => u32::from(mtu).max(mtu::MIN_IPV6),
         Some(mtu) => u32::from(mtu),
         None => underlay
             .saturating_sub(mtu::overhead(kind, outer))

@@ -221,6 +221,18 @@ proptest! {
     }
 
     #[test]
+    fn no_interface_is_too_small_for_the_ipv6_it_carries(cluster in a_cluster(), local in a_local(), mtu in 576_u16..1500) {
+        let mut cluster = cluster;
+        cluster.mesh.mtu = Some(mtu);
+        let desired = compute(&cluster, &local);
+        let has_ipv6 = desired.guard.local.iter().any(|net| net.addr().is_ipv6());
+        let small = desired.links.values().any(|link| link.mtu < 1280) || desired.pod_mtu < 1280;
+        prop_assert!(!(has_ipv6 && small));
+        let refused = desired.refusals.iter().any(|refusal| refusal.code == "mtu-below-ipv6");
+        prop_assert_eq!(refused, has_ipv6 && mtu < 1280);
+    }
+
+    #[test]
     fn no_prefix_belongs_to_two_peers_of_a_lane_and_none_to_this_node(cluster in a_cluster(), local in a_local()) {
         let desired = compute(&cluster, &local);
         for config in desired.lanes.values() {

@@ -1,6 +1,7 @@
 //! What the two sides of an attachment's veth are called: a function of whose it is.
 
 use warren_ipam::Owner;
+use warren_model::fnv::fnv1a;
 use warren_plan::Mac;
 
 /// The host side of an attachment's veth: `wrn` and 12 hexadecimal digits of a hash.
@@ -16,10 +17,7 @@ pub fn pod_mac(owner: &Owner) -> Mac {
 
 /// FNV-1a, 64 bits, with a final mix so that all its bits depend on all of the text.
 fn hash(owner: &Owner) -> u64 {
-    let text = owner.to_string();
-    let fnv = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let fnv = fnv1a(&owner.to_string());
     let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed ^ (mixed >> 33)
 }

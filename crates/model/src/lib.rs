@@ -9,6 +9,7 @@
 //! | [`cidr`] | pod CIDRs and address families |
 //! | [`key`] | WireGuard public and private keys |
 //! | [`epoch`] | key epochs and the lane each one lives in |
+//! | [`fnv`] | the hash that names and marks are made with |
 //! | [`path`] | the ways a packet can reach a peer node |
 //! | [`announcement`] | what a node publishes about itself, as the annotation `warren-mesh.io/wireguard` |
 //! | [`node`], [`pod`], [`mesh`] | the three kinds of API object an agent acts on |
@@ -18,6 +19,7 @@
 pub mod announcement;
 pub mod cidr;
 pub mod epoch;
+pub mod fnv;
 pub mod key;
 pub mod mesh;
 pub mod name;

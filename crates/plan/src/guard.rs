@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use warren_model::fnv::Fnv;
 
 /// The content of the nft table `inet warren`. It outlives the agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,18 +51,16 @@ impl Guard {
     /// A number that stands for exactly this content (FNV-1a, 64 bits, of its text). It is kept in the table itself,
     /// so that what is installed can be compared without reading thousands of elements back.
     pub fn fingerprint(&self) -> u64 {
-        struct Fnv(u64);
-        impl fmt::Write for Fnv {
+        struct Text(Fnv);
+        impl fmt::Write for Text {
             fn write_str(&mut self, text: &str) -> fmt::Result {
-                for byte in text.bytes() {
-                    self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-                }
+                self.0.update(text);
                 Ok(())
             }
         }
-        let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
-        let written = fmt::write(&mut fnv, format_args!("{RULES_VERSION} {self:?}"));
+        let mut hashed = Text(Fnv::new());
+        let written = fmt::write(&mut hashed, format_args!("{RULES_VERSION} {self:?}"));
         debug_assert!(written.is_ok(), "hashing cannot fail");
-        fnv.0
+        hashed.0.finish()
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use warren_model::fnv::fnv1a;
 use warren_model::{Encryption, Fallback, Family, Lane, Mesh, NodeName, OverlayMode, PathKind, PodCidr};
 
 use super::Chosen;
@@ -141,12 +142,7 @@ pub(super) fn overlay(
 /// The MAC of a node's VXLAN interface: locally administered, the rest an FNV-1a hash of the node's name, so that every
 /// node can tell every other's without being told.
 fn mac_of(node: &NodeName) -> Mac {
-    let hash = node
-        .as_str()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+    let hash = fnv1a(node.as_str());
     let [_, _, a, b, c, d, e, f] = (hash ^ (hash >> 48)).to_be_bytes();
     Mac([a & 0xfc | 0x02, b, c, d, e, f])
 }

@@ -10,9 +10,9 @@ use thiserror::Error;
 use warren_ipam::{Owner, ReserveError};
 use warren_kernel::veth::HostSide;
 
+use super::contents::{Contents, Record};
 use super::interface::{host_interface, pod_mac};
 use super::label::Label;
-use super::store::{Contents, Record};
 
 /// Takes up every veth that the contents do not have as it is. Returns whose they are; none: nothing was changed.
 ///

@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 use warren_ipam::{Owner, Pool};
 use warren_plan::{Attachment, LinkKind, Observed};
 
-use super::store::{AddError, AttachmentStore, Record, StoreError};
+use super::contents::Record;
+use super::store::{AddError, AttachmentStore, StoreError};
 
 /// The attachments of this node, and which of them a request is busy with. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -10,114 +10,19 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use atomic_write_file::AtomicWriteFile;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use thiserror::Error;
-use warren_ipam::{AllocateError, Allocations, Owner, Pool, ReserveError};
+use warren_ipam::{AllocateError, Allocations, Owner, Pool};
 use warren_kernel::veth::HostSide;
-use warren_plan::Mac;
 
+use super::contents::{Contents, Record, VERSION};
 use super::recovery::{RecoveryError, adopt};
-
-/// The version of the file's format.
-const VERSION: u32 = 1;
 
 /// The attachments of this node, in memory and on disk.
 #[derive(Debug)]
 pub struct AttachmentStore {
     path: PathBuf,
     contents: Contents,
-}
-
-/// What is known of one attachment besides its addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Record {
-    /// Host side of its veth.
-    pub interface: String,
-    /// MAC of the pod's side.
-    pub mac: [u8; 6],
-    /// Path of the pod's network namespace, as the runtime gave it.
-    pub netns: String,
-    /// `namespace/name` of the pod, where the runtime said.
-    pub pod: Option<String>,
-}
-
-impl Record {
-    /// MAC of the pod's side.
-    pub fn mac(&self) -> Mac {
-        Mac(self.mac)
-    }
-}
-
-/// What the file holds.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Contents {
-    version: u32,
-    attachments: Vec<Stored>,
-    #[serde(flatten)]
-    allocations: Allocations,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Stored {
-    #[serde(flatten)]
-    owner: Owner,
-    #[serde(flatten)]
-    record: Record,
-}
-
-impl Default for Contents {
-    fn default() -> Self {
-        Self {
-            version: VERSION,
-            attachments: Vec::new(),
-            allocations: Allocations::default(),
-        }
-    }
-}
-
-impl Contents {
-    /// What is known of one attachment, and its addresses.
-    pub(super) fn get(&self, owner: &Owner) -> Option<(&Record, Vec<IpAddr>)> {
-        let stored = self.attachments.iter().find(|stored| stored.owner == *owner)?;
-        Some((
-            &stored.record,
-            self.allocations.addresses(owner).unwrap_or_default(),
-        ))
-    }
-
-    /// Who holds which address.
-    pub(super) fn allocations(&self) -> &Allocations {
-        &self.allocations
-    }
-
-    /// Records an attachment that was found with its addresses.
-    pub(super) fn restore(
-        &mut self,
-        owner: &Owner,
-        record: Record,
-        addresses: &[IpAddr],
-    ) -> Result<(), ReserveError> {
-        self.allocations.reserve(owner, addresses.iter().copied())?;
-        self.set(owner, record);
-        Ok(())
-    }
-
-    /// Forgets an attachment and frees its addresses. Returns whether there was anything to forget.
-    pub(super) fn remove(&mut self, owner: &Owner) -> bool {
-        let before = self.attachments.len();
-        self.attachments.retain(|stored| stored.owner != *owner);
-        let held = self.allocations.release(owner);
-        !held.is_empty() || before != self.attachments.len()
-    }
-
-    fn set(&mut self, owner: &Owner, record: Record) {
-        self.attachments.retain(|stored| stored.owner != *owner);
-        self.attachments.push(Stored {
-            owner: owner.clone(),
-            record,
-        });
-    }
 }
 
 /// What any release's file says first.
@@ -173,8 +78,7 @@ impl AttachmentStore {
     /// Gives an attachment its addresses and remembers it. The same attachment again gets the same addresses.
     pub fn add(&mut self, owner: &Owner, record: Record, pool: &Pool) -> Result<Vec<IpAddr>, AddError> {
         let mut next = self.contents.clone();
-        let addresses = next.allocations.allocate(pool, owner)?;
-        next.set(owner, record);
+        let addresses = next.add(owner, record, pool)?;
         self.commit(next)?;
         Ok(addresses)
     }
@@ -196,19 +100,12 @@ impl AttachmentStore {
 
     /// All attachments with their addresses.
     pub fn iter(&self) -> impl Iterator<Item = (&Owner, &Record, Vec<IpAddr>)> {
-        self.contents.attachments.iter().map(|stored| {
-            let addresses = self
-                .contents
-                .allocations
-                .addresses(&stored.owner)
-                .unwrap_or_default();
-            (&stored.owner, &stored.record, addresses)
-        })
+        self.contents.iter()
     }
 
     /// Who holds which address.
     pub fn allocations(&self) -> &Allocations {
-        &self.contents.allocations
+        self.contents.allocations()
     }
 
     fn commit(&mut self, next: Contents) -> Result<(), StoreError> {

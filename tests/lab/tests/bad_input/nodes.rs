@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 use warren_lab::{Lab, Place};
 
-use crate::support::{self, assert_all_reach_all, lab, status_when, two_pods_a_node};
+use crate::support::{self, assert_all_reach_all, lab, ping, status_when, two_pods_a_node};
 use crate::{agents, refusals_counted, two_nodes};
 
 const ANNOTATION: &str = "warren-mesh.io/wireguard";
@@ -32,7 +32,7 @@ async fn a_node_that_is_wrong_is_refused_by_name_and_the_others_go_on_as_before(
     let facts = two_pods_a_node(&lab).await;
     let (from, to) = (Place::Pod(facts.pods[0].key.clone()), &facts.pods[2].addresses);
     for address in to {
-        assert_eq!(pinged(&lab, &from, address, 1).await, (1, 1));
+        assert_eq!(ping(&lab, &from, address, 1).await, (1, 1));
     }
     let key_of_node1 = key_of(&lab, 0).await;
     let bad = bad_nodes(&key_of_node1);
@@ -48,8 +48,8 @@ async fn a_node_that_is_wrong_is_refused_by_name_and_the_others_go_on_as_before(
         .await
     };
     let (v4, v6, status) = tokio::join!(
-        pinged(&lab, &from, &to[0], 100),
-        pinged(&lab, &from, &to[1], 100),
+        ping(&lab, &from, &to[0], 100),
+        ping(&lab, &from, &to[1], 100),
         make
     );
     assert_eq!((v4, v6), ((100, 100), (100, 100)), "sent and received meanwhile");
@@ -317,18 +317,4 @@ async fn key_of(lab: &Lab, node: usize) -> String {
     let status = support::status(lab).await;
     let key = &status["nodes"][node]["announcement"]["keys"][0]["publicKey"];
     key.as_str().unwrap_or_else(|| panic!("{status:#}")).to_owned()
-}
-
-/// Sends echo requests, fifty a second, and tells how many were sent and how many answered.
-async fn pinged(lab: &Lab, from: &Place, to: &str, count: u32) -> (u32, u32) {
-    let count = count.to_string();
-    let argv = ["ping", "-n", "-q", "-i", "0.02", "-W", "5", "-c", &count, to];
-    let output = lab.run(from.clone(), &argv).await.unwrap();
-    let line = output
-        .stdout
-        .lines()
-        .find(|it| it.contains("packets transmitted"));
-    let line = line.unwrap_or_else(|| panic!("{output:?}"));
-    let numbers: Vec<u32> = line.split_whitespace().filter_map(|it| it.parse().ok()).collect();
-    (numbers[0], numbers[1])
 }

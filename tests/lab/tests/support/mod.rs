@@ -119,14 +119,17 @@ pub(crate) async fn devices(lab: &Lab, node: &str) -> Vec<String> {
     output.stdout.lines().map(str::to_owned).collect()
 }
 
-/// Sends echo requests, fifty a second, and tells how many were sent and how many answered.
+/// Sends echo requests, fifty a second, until so many have been answered, and tells how many were sent and how many
+/// answered. Ends all the same after twice the time that takes and 3 s.
 pub(crate) async fn ping(lab: &Lab, from: &Place, to: &str, count: u32) -> (u32, u32) {
-    let count = count.to_string();
-    let argv = ["ping", "-n", "-q", "-i", "0.02", "-W", "3", "-c", &count, to];
-    let output = lab
-        .run_for(from.clone(), &argv, Duration::from_secs(60))
-        .await
-        .unwrap();
+    let deadline = 3 + count / 25;
+    let patience = Duration::from_secs(u64::from(deadline) + 10);
+    let (count, deadline) = (count.to_string(), deadline.to_string());
+    // Without a deadline of its own, ping waits for a late last answer only as long as two of the others took.
+    let argv = [
+        "ping", "-n", "-q", "-i", "0.02", "-w", &deadline, "-c", &count, to,
+    ];
+    let output = lab.run_for(from.clone(), &argv, patience).await.unwrap();
     let line = output
         .stdout
         .lines()

@@ -11,16 +11,7 @@ use kube::{Client, Config};
 use thiserror::Error;
 
 use crate::api_error::describe;
-
-/// How long a connection and its TLS handshake may take.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a connection may stay silent while something is awaited from it. Longer than a watch without events
-/// ([`crate::watch::WATCH_TIMEOUT`] and kube's 5 s on top of it), or quiet watches would fail.
-pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a connection may refuse to take what is written to it.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::connection::{CONNECT_TIMEOUT, READ_TIMEOUT, WRITE_TIMEOUT, client_of};
 
 /// Where a pod finds the address of the API server.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
@@ -70,7 +61,12 @@ impl ClientConfig {
             text: self.user_agent.clone(),
         })?;
         config.headers.push((USER_AGENT, user_agent));
-        Client::try_from(config).map_err(|error| ClientError::Credentials {
+        if let Some(proxy) = &config.proxy_url {
+            return Err(ClientError::Proxy {
+                url: proxy.to_string(),
+            });
+        }
+        client_of(&config).map_err(|error| ClientError::Credentials {
             source_of_config: self.source(),
             reason: describe(&error),
         })
@@ -153,6 +149,15 @@ pub enum ClientError {
         source_of_config: String,
         /// What is wrong.
         reason: String,
+    },
+    /// A way that is not gone: a connection through a proxy would hide from us that the way behind it hangs.
+    #[error(
+        "cannot reach the API server through the proxy {url}: remove proxy-url from the kubeconfig, and HTTPS_PROXY from \
+         the environment"
+    )]
+    Proxy {
+        /// The proxy.
+        url: String,
     },
     /// Not a header value.
     #[error("{text:?} cannot be a user agent: use printable ASCII")]

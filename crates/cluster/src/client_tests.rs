@@ -2,13 +2,16 @@
 
 use std::fs;
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
+use kube::api::WatchParams;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::connection::REQUEST_DEADLINE;
 
 fn kubeconfig(folder: &TempDir, server: &str, user: &str) -> PathBuf {
     let file = folder.path().join("kubeconfig");
@@ -118,9 +121,81 @@ async fn a_server_that_takes_the_request_and_says_nothing_is_given_up() {
     drop(listener);
 }
 
+#[tokio::test]
+async fn a_watch_that_does_not_end_is_given_up_though_events_come_and_one_without_an_answer_too() {
+    let event = r#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"Node","metadata":{"resourceVersion":"1"}}}"#;
+    let event = format!("{:x}\r\n{event}\n\r\n", event.len() + 1);
+    for events in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(kubeconfig(&folder, &format!("http://{address}"), "token: t"));
+        let nodes: Api<Node> = Api::all(config.build().await.unwrap());
+        let event = event.clone();
+        let server = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            if events {
+                let head =
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+                stream.write_all(head.as_bytes()).await.unwrap();
+            }
+            loop {
+                // As long as nobody acts, the clock of the test leaps.
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                if events {
+                    stream.write_all(event.as_bytes()).await.unwrap();
+                }
+            }
+        };
+        let began = tokio::time::Instant::now();
+        let watch = async {
+            let mut seen = 0;
+            let error = match nodes.watch(&WatchParams::default(), "0").await {
+                Ok(watch) => {
+                    let mut watch = std::pin::pin!(watch);
+                    loop {
+                        match watch.next().await.expect("an error comes before an end") {
+                            Ok(_) => seen += 1,
+                            Err(error) => break error,
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            (seen, error)
+        };
+        tokio::time::pause();
+        let (seen, error) = tokio::select! {
+            outcome = watch => outcome,
+            () = server => unreachable!("the server goes on"),
+        };
+        tokio::time::resume();
+        let waited = began.elapsed();
+        assert!(describe(&error).contains("timed out"), "{}", describe(&error));
+        assert!(waited >= REQUEST_DEADLINE && waited < READ_TIMEOUT, "{waited:?}");
+        assert_eq!(seen > 3, events, "{seen} events");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_is_refused_by_name_and_not_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = kubeconfig(
+        &folder,
+        "https://127.0.0.1:1', proxy-url: 'http://127.0.0.1:2",
+        "token: t",
+    );
+    let error = failure(&config(file)).await;
+    assert!(matches!(error, ClientError::Proxy { .. }), "{error:?}");
+    assert!(error.to_string().contains("http://127.0.0.1:2"), "{error}");
+}
+
 #[test]
 fn a_quiet_watch_is_shorter_than_the_read_timeout() {
     let kube_margin = Duration::from_secs(5);
     assert!(crate::watch::WATCH_TIMEOUT + kube_margin < READ_TIMEOUT);
+    // Otherwise kube would begin the next watch without a word.
+    assert!(REQUEST_DEADLINE < crate::watch::WATCH_TIMEOUT + kube_margin);
     assert!(crate::watch::RECOVERY >= READ_TIMEOUT + CONNECT_TIMEOUT);
 }

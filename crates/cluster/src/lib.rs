@@ -5,7 +5,7 @@
 //!
 //! | module | what it is about |
 //! |---|---|
-//! | [`client`] | the connection to the API server |
+//! | [`client`], [`connection`] | how the API server is reached, and how it shows that it no longer is |
 //! | [`watch`], [`snapshot`], [`watch_health`] | the cluster as it is now, kept up to date by one watch a kind |
 //! | [`contents`], [`backoff`] | their pure halves: objects from events, and how long to wait |
 //! | [`decode`] | Node and Pod to the model |
@@ -17,6 +17,7 @@
 pub mod api_error;
 pub mod backoff;
 pub mod client;
+pub mod connection;
 pub mod contents;
 pub mod decode;
 #[cfg(test)]

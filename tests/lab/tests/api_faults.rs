@@ -1,4 +1,4 @@
-//! The API server absent, gone, busy, forgetful or forbidding: what holds meanwhile, and what follows.
+//! The API server absent, gone, busy, forgetful, forbidding or silent: what holds meanwhile, and what follows.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -180,7 +180,6 @@ async fn one_kind_that_is_forbidden_stops_no_other_and_what_was_seen_of_it_holds
         .unwrap();
     let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
     assert_eq!(ping(&lab, &from, &to[0], 1).await, (1, 1));
-    let nodes: Api<Node> = Api::all(lab.client());
     for (kind, others) in [("meshes", ["nodes", "pods"]), ("pods", ["nodes", "nodes"])] {
         let forbidden = |verb| json!({"verb": verb, "resource": kind, "fault": {"error": {"code": 403}}});
         let rules = [forbidden("list"), forbidden("watch")];
@@ -192,19 +191,7 @@ async fn one_kind_that_is_forbidden_stops_no_other_and_what_was_seen_of_it_holds
         })
         .await;
 
-        let ghost = format!("ghost-{kind}");
-        let object = json!({"metadata": {"name": ghost}, "spec": {"podCIDRs": ["10.244.77.0/24"]}});
-        let object = serde_json::from_value(object).unwrap();
-        nodes.create(&PostParams::default(), &object).await.unwrap();
-        until("a new node to be seen", async || {
-            agent_status(&lab, "node1").await.to_string().contains(&ghost)
-        })
-        .await;
-        nodes.delete(&ghost, &DeleteParams::default()).await.unwrap();
-        until("a deleted node to be gone", async || {
-            !agent_status(&lab, "node1").await.to_string().contains(&ghost)
-        })
-        .await;
+        assert_that_a_node_is_seen_to_come_and_go(&lab, &format!("ghost-{kind}")).await;
 
         let late = PodOptions::new(format!("late-{kind}").as_str(), "node2");
         let late = lab.pod_add(late).await.unwrap();
@@ -217,6 +204,63 @@ async fn one_kind_that_is_forbidden_stops_no_other_and_what_was_seen_of_it_holds
         }
         assert_eq!(agent_status(&lab, "node1").await["encryption"], false);
     }
+}
+
+/// How long a link that hangs may go unnoticed.
+const NOTICED: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_link_to_the_api_that_hangs_in_either_direction_is_noticed_and_costs_no_packet() {
+    let Some(lab) = lab(LabOptions::default()).await else {
+        return;
+    };
+    let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
+    for address in &to {
+        assert_eq!(ping(&lab, &from, address, 1).await, (1, 1));
+    }
+    let port = api_port(&lab).await;
+    // Not a word more from the server, to it, or either, nor that it is gone.
+    let hangs = [
+        ("node1", vec!["in", "out"]),
+        ("node2", vec!["out"]),
+        ("node3", vec!["in"]),
+    ];
+    for (node, directions) in &hangs {
+        for direction in directions {
+            let (hook, end) = match *direction {
+                "in" => ("input", "sport"),
+                _ => ("output", "dport"),
+            };
+            let hang = format!(
+                "nft add table inet hang && nft 'add chain inet hang {direction} {{ type filter hook {hook} priority 0; }}' \
+                 && nft add rule inet hang {direction} tcp {end} {port} drop"
+            );
+            on_node(&lab, node, &hang).await;
+        }
+    }
+    let began = Instant::now();
+    let noticed = async {
+        for (node, directions) in &hangs {
+            until(&format!("{node} to notice"), async || {
+                failing(&lab, node, "nodes").await
+            })
+            .await;
+            let after = began.elapsed();
+            eprintln!("{directions:?}: noticed after {after:?}");
+            assert!(after < NOTICED, "{directions:?}: noticed after {after:?}");
+        }
+    };
+    let (one, other, ()) = tokio::join!(
+        ping(&lab, &from, &to[0], 1200),
+        ping(&lab, &from, &to[1], 1200),
+        noticed
+    );
+    assert_eq!((one, other), ((1200, 1200), (1200, 1200)), "sent and received");
+    for (node, _) in &hangs {
+        on_node(&lab, node, "nft delete table inet hang").await;
+    }
+    assert_that_a_node_is_seen_to_come_and_go(&lab, "ghost").await;
+    assert_eq!(lab.counts().await.unwrap().plaintext, 0);
 }
 
 const FAILING_NODES: &str = "warren_watch_failing{kind=\"nodes\"}";
@@ -245,17 +289,51 @@ async fn agent_status(lab: &Lab, node: &str) -> Value {
     serde_json::from_str(&ask_agent(lab, node, "/status").await.unwrap()).unwrap()
 }
 
-/// What the agent has put into a node's kernel: links, routes, and the guard without its counters.
-async fn kernel_state(lab: &Lab, node: &str) -> String {
-    let script = "for link in /sys/class/net/w*; do echo ${link##*/} $(cat $link/mtu); done; \
-                  ip -4 route show proto 87; ip -6 route show proto 87; nft --stateless list table inet warren";
+/// All nodes' agents follow the API.
+async fn assert_that_a_node_is_seen_to_come_and_go(lab: &Lab, name: &str) {
+    let nodes: Api<Node> = Api::all(lab.client());
+    let object = json!({"metadata": {"name": name}, "spec": {"podCIDRs": ["10.244.77.0/24"]}});
+    let object = serde_json::from_value(object).unwrap();
+    nodes.create(&PostParams::default(), &object).await.unwrap();
+    let here = lab.facts().await.unwrap().nodes;
+    for node in &here {
+        until(&format!("{} to see a new node", node.name), async || {
+            agent_status(lab, &node.name).await.to_string().contains(name)
+        })
+        .await;
+    }
+    nodes.delete(name, &DeleteParams::default()).await.unwrap();
+    for node in &here {
+        until(&format!("{} to see it gone", node.name), async || {
+            !agent_status(lab, &node.name).await.to_string().contains(name)
+        })
+        .await;
+    }
+}
+
+/// The port of the API server that agents ask.
+async fn api_port(lab: &Lab) -> String {
+    let facts = lab.facts().await.unwrap();
+    let kubeconfig = std::fs::read_to_string(facts.nodes[0].disk.join("kubeconfig")).unwrap();
+    let (_, server) = kubeconfig.split_once("https://").unwrap();
+    let (_, port) = server.split_once(':').unwrap();
+    port.chars().take_while(char::is_ascii_digit).collect()
+}
+
+async fn on_node(lab: &Lab, node: &str, script: &str) -> String {
     let output = lab
         .run(Place::Node(node.to_owned()), &["sh", "-c", script])
         .await
         .unwrap();
-    assert!(
-        output.success() && output.stdout.contains("10.244.1.0/24"),
-        "{output:?}"
-    );
+    assert!(output.success(), "{script}: {output:?}");
     output.stdout
+}
+
+/// What the agent has put into a node's kernel: links, routes, and the guard without its counters.
+async fn kernel_state(lab: &Lab, node: &str) -> String {
+    let script = "for link in /sys/class/net/w*; do echo ${link##*/} $(cat $link/mtu); done; \
+                  ip -4 route show proto 87; ip -6 route show proto 87; nft --stateless list table inet warren";
+    let state = on_node(lab, node, script).await;
+    assert!(state.contains("10.244.1.0/24"), "{state}");
+    state
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each suite uses a part")]
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -119,24 +120,32 @@ pub(crate) async fn devices(lab: &Lab, node: &str) -> Vec<String> {
     output.stdout.lines().map(str::to_owned).collect()
 }
 
-/// Sends echo requests, fifty a second, until so many have been answered, and tells how many were sent and how many
-/// answered. Ends all the same after twice the time that takes and 3 s.
+/// Sends echo requests, fifty a second, and tells how many of so many were sent and how many of those answered. Ends after
+/// twice the time that takes and 3 s, whatever is answered.
 pub(crate) async fn ping(lab: &Lab, from: &Place, to: &str, count: u32) -> (u32, u32) {
     let deadline = 3 + count / 25;
     let patience = Duration::from_secs(u64::from(deadline) + 10);
-    let (count, deadline) = (count.to_string(), deadline.to_string());
-    // Without a deadline of its own, ping waits for a late last answer only as long as two of the others took.
-    let argv = [
-        "ping", "-n", "-q", "-i", "0.02", "-w", &deadline, "-c", &count, to,
-    ];
+    let (number, deadline) = (count.to_string(), deadline.to_string());
+    // Without a deadline of its own, ping waits for a late last answer only as long as two of the others took. With one it
+    // goes on until so many were answered, and sends more than that where an answer is late: those do not count.
+    let argv = ["ping", "-n", "-i", "0.02", "-w", &deadline, "-c", &number, to];
     let output = lab.run_for(from.clone(), &argv, patience).await.unwrap();
     let line = output
         .stdout
         .lines()
         .find(|it| it.contains("packets transmitted"));
     let line = line.unwrap_or_else(|| panic!("{output:?}"));
-    let numbers: Vec<u32> = line.split_whitespace().filter_map(|it| it.parse().ok()).collect();
-    (numbers[0], numbers[1])
+    let (sent, _) = line.split_once(' ').unwrap();
+    let sequence = |line: &str| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok();
+    let answers = output.stdout.lines().filter(|line| line.contains(" bytes from "));
+    let answered: BTreeSet<u32> = answers
+        .filter_map(sequence)
+        .filter(|number| *number <= count)
+        .collect();
+    (
+        count.min(sent.parse().unwrap()),
+        u32::try_from(answered.len()).unwrap(),
+    )
 }
 
 /// Asks a node's agent on its admin port, from the lab's root namespace; `None` while it does not answer.

@@ -25,7 +25,7 @@ use crate::boot_guard::BootGuard;
 use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
 use crate::epochs::{first_epoch, refuse_rotation};
-use crate::greet::greet;
+use crate::greet::{greet, greet_unheard};
 use crate::metrics::PassMetrics;
 use crate::view::{Failure, View};
 
@@ -103,6 +103,8 @@ pub struct Reconciler {
     requests: mpsc::UnboundedReceiver<Request>,
     views: watch::Sender<Arc<View>>,
     pass: u64,
+    /// Whether those have been greeted that the agent before this one may have left ungreeted.
+    has_greeted: bool,
 }
 
 impl Reconciler {
@@ -116,6 +118,7 @@ impl Reconciler {
                 requests: receiver,
                 views,
                 pass: 0,
+                has_greeted: false,
             },
             ReconcileHandle {
                 requests,
@@ -182,6 +185,9 @@ impl Reconciler {
             self.release(&leaked);
             view.failures = self.apply(&view.steps).await;
             if let Some(desired) = &view.desired {
+                if !std::mem::replace(&mut self.has_greeted, true) {
+                    greet_unheard(&view.observed, desired);
+                }
                 greet(&view.steps, desired);
                 self.parts.endpoints.remember(desired, &view.failures);
             }

@@ -22,8 +22,8 @@ pub const USERSPACE_PROGRAM: &str = "warren-wg";
 /// Where userspace devices have their sockets; stock `wg` looks there.
 pub const SOCKET_DIR: &str = "/var/run/wireguard";
 
-/// How often in a row a device may fail to answer before it is made anew.
-const PATIENCE: u32 = 3;
+/// How often in a row a device may fail to answer before it is made anew. Each time it is given 5 s.
+const PATIENCE: u32 = 2;
 
 /// The kind of device this node uses, and why.
 #[derive(Debug)]

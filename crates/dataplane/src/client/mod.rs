@@ -23,10 +23,13 @@ use warren_plan::lane::{LaneChange, LaneObserved, PeerObserved};
 use crate::uapi::{self, DeviceState, PeerState};
 
 pub use error::ClientError;
-use exchange::{DEADLINE, Exchange};
+use exchange::Exchange;
 
 /// What a device's process is called (`/proc/PID/comm`).
 const DEVICE_NAME: &str = "warren-wg";
+
+/// How long a process may take to end once it has been told or killed. It has little to do for that.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Time between two looks at something that the kernel does not tell of.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -159,7 +162,7 @@ impl Userspace {
 
 /// Waits for the process behind a connection to end, and for its interface to be gone; `false` if it has not in time.
 async fn has_ended(exchange: &mut Exchange, interface: &str) -> bool {
-    let ended = tokio::time::timeout(DEADLINE, async {
+    let ended = tokio::time::timeout(ENDING, async {
         let _ended = exchange.stream().read(&mut [0]).await.unwrap_or_default();
         // The kernel removes the interface within the same exit, in no certain order.
         while nix::net::if_::if_nametoindex(interface).is_ok() {

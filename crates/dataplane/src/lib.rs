@@ -11,6 +11,7 @@
 //! | [`tun`], `udp` | the interface on one side, the sockets on the other |
 //! | `noise` | the protocol; the only module that names `boringtun` |
 //! | `peer`, `allowed_ips` | one peer; which peer an address belongs to |
+//! | [`offload`] | one large frame of the interface for many packets: splitting, merging, checksums |
 //! | [`drops`] | why packets were not carried |
 //! | [`uapi`] | the configuration protocol and its server |
 //! | [`process`] | becoming a daemon, ending cleanly |
@@ -27,6 +28,7 @@ pub mod client;
 pub mod device;
 pub mod drops;
 mod noise;
+pub mod offload;
 mod peer;
 pub mod process;
 pub mod tun;

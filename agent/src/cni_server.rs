@@ -96,7 +96,7 @@ async fn answer(pods: &Pods, request: &Request) -> Outcome {
             if let Some(pod) = pod {
                 span.record("pod", tracing::field::display(pod));
             }
-            pods.add(attachment, netns, pod.as_ref())
+            pods.add(attachment, netns, pod.as_ref(), &request.network)
                 .await
                 .map(Outcome::Added)
         }
@@ -104,7 +104,10 @@ async fn answer(pods: &Pods, request: &Request) -> Outcome {
         Command::Check {
             attachment, netns, ..
         } => pods.check(attachment, netns).await.map(Outcome::Added),
-        Command::Gc { valid_attachments } => pods.gc(valid_attachments).await.map(|()| Outcome::Done),
+        Command::Gc { valid_attachments } => pods
+            .gc(&request.network, valid_attachments)
+            .await
+            .map(|()| Outcome::Done),
         Command::Status => pods.ready().map(|()| Outcome::Done),
     };
     match result {

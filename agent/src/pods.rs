@@ -5,10 +5,11 @@
 
 mod result;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use thiserror::Error;
-use warren_cni_wire::{AddResult, AttachmentId, ErrorCode, NetnsPath, PodRef};
+use warren_cni_wire::{AddResult, AttachmentId, ErrorCode, NetnsPath, NetworkName, PodRef};
 use warren_ipam::Owner;
 use warren_kernel::Kernel;
 use warren_kernel::veth::{self, PodLink, VethError};
@@ -49,6 +50,7 @@ impl Pods {
         id: &AttachmentId,
         netns: &NetnsPath,
         pod: Option<&PodRef>,
+        network: &NetworkName,
     ) -> Result<AddResult, PodError> {
         let owner = owner(id);
         let _busy = self.attachments.begin(&owner).ok_or(PodError::Busy)?;
@@ -65,6 +67,7 @@ impl Pods {
             mac: link.mac.0,
             netns: netns.to_string(),
             pod: pod.map(ToString::to_string),
+            network: Some(network.to_string()),
         };
         let addresses = self
             .attachments
@@ -105,30 +108,35 @@ impl Pods {
         self.verify(&owner, self.pod_link(&owner, id, netns, &view)).await
     }
 
-    /// Detaches everything that is not listed.
-    pub async fn gc(&self, valid: &[AttachmentId]) -> Result<(), PodError> {
-        let valid: Vec<Owner> = valid.iter().map(owner).collect();
-        for stale in self
-            .attachments
-            .owners()
-            .into_iter()
-            .filter(|owner| !valid.contains(owner))
-        {
+    /// Detaches everything of a network that is not listed. One that cannot be detached does not keep the others; what it
+    /// failed of is told in the end (CNI specification 1.1, section 2, GC).
+    pub async fn gc(&self, network: &NetworkName, valid: &[AttachmentId]) -> Result<(), PodError> {
+        let valid: BTreeSet<Owner> = valid.iter().map(owner).collect();
+        let mut stale = self.attachments.owners_in(network.as_str());
+        stale.retain(|owner| !valid.contains(owner));
+        let mut failures = Vec::new();
+        for stale in stale {
             let _busy = self.attachments.begin_next(&stale).await;
             tracing::info!(owner = %stale, "detaching what the runtime no longer knows");
-            self.detach(&stale).await?;
+            if let Err(error) = self.detach(&stale).await {
+                failures.push(format!("{stale}: {:#}", anyhow::Error::from(error)));
+            }
         }
-        Ok(())
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(PodError::Stale { failures })
+        }
     }
 
-    /// Whether ADD can be served.
+    /// Whether ADD can be served, as far as can be told without a pod: an address for one has to be free.
     pub fn ready(&self) -> Result<(), PodError> {
-        let view = self.view()?;
-        if view.pool(self.node.as_str()).cidrs().is_empty() {
-            Err(PodError::NoPodCidr)
-        } else {
-            Ok(())
+        let pool = self.view()?.pool(self.node.as_str());
+        if pool.cidrs().is_empty() {
+            return Err(PodError::NoPodCidr);
         }
+        self.attachments.room(&pool).map_err(AddError::Allocate)?;
+        Ok(())
     }
 
     fn view(&self) -> Result<Arc<View>, PodError> {
@@ -256,6 +264,12 @@ pub enum PodError {
     /// The record could not be changed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Some attachments that the runtime no longer knows are still there.
+    #[error("cannot detach all that the runtime no longer knows: {}", failures.join("; "))]
+    Stale {
+        /// Which, and why.
+        failures: Vec<String>,
+    },
     /// The veth.
     #[error(transparent)]
     Veth(#[from] VethError),
@@ -284,7 +298,9 @@ impl PodError {
             Self::Differs { .. } => ErrorCode::ATTACHMENT_DIFFERS,
             Self::Record(AddError::Allocate(_)) => ErrorCode::ADDRESSES_EXHAUSTED,
             Self::Record(AddError::Store(_)) | Self::Store(_) => ErrorCode::IO_FAILURE,
-            Self::Veth(_) | Self::Pass { .. } | Self::Step { .. } => ErrorCode::AGENT_FAILURE,
+            Self::Veth(_) | Self::Pass { .. } | Self::Step { .. } | Self::Stale { .. } => {
+                ErrorCode::AGENT_FAILURE
+            }
         }
     }
 }

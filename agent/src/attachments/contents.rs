@@ -21,6 +21,10 @@ pub struct Record {
     pub netns: String,
     /// `namespace/name` of the pod, where the runtime said.
     pub pod: Option<String>,
+    /// Name of the CNI network that the runtime attached it to. None if the record was made anew from its veth, which
+    /// does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
 }
 
 impl Record {

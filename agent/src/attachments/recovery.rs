@@ -58,6 +58,7 @@ pub(super) fn adopt(
             mac: pod_mac(&label.owner).0,
             netns: label.netns.clone(),
             pod: None,
+            network: None,
         };
         contents.restore(&label.owner, record, &label.addresses)?;
         adopted.push(label.owner.clone());
@@ -131,6 +132,7 @@ mod tests {
                 mac: pod_mac(&owner(n)).0,
                 netns: format!("/run/netns/{n}"),
                 pod: Some(format!("default/pod{n}")),
+                network: Some("warren".to_owned()),
             };
             contents
                 .restore(&owner(n), record, &[address(address_of)])

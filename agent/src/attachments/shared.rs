@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use warren_ipam::{Owner, Pool};
+use warren_ipam::{AllocateError, Owner, Pool};
 use warren_plan::{Attachment, LinkKind, Observed};
 
 use super::contents::Record;
@@ -92,13 +92,23 @@ impl SharedAttachments {
             .map(|(record, addresses)| (record.clone(), addresses))
     }
 
-    /// All attachments.
-    pub fn owners(&self) -> Vec<Owner> {
+    /// The attachments to a network, by its name. Those of which the network is not known count as any network's: they
+    /// would be nobody's to collect otherwise.
+    pub fn owners_in(&self, network: &str) -> Vec<Owner> {
         self.lock()
             .store
             .iter()
+            .filter(|(_, record, _)| record.network.as_deref().is_none_or(|it| it == network))
             .map(|(owner, ..)| owner.clone())
             .collect()
+    }
+
+    /// Whether another pod would be given addresses.
+    ///
+    /// # Errors
+    /// What there is none of.
+    pub fn room(&self, pool: &Pool) -> Result<(), AllocateError> {
+        self.lock().store.allocations().room(pool)
     }
 
     /// The namespace of the pod that has this veth, and the name of the interface in it.

@@ -239,6 +239,7 @@ mod tests {
             mac: [2; 6],
             netns: "/run/netns/a".to_owned(),
             pod: None,
+            network: None,
         }
     }
 

@@ -35,23 +35,13 @@ impl Allocations {
     /// # Errors
     /// With no pod CIDR, or none free in some family, nothing is allocated in any.
     pub fn allocate(&mut self, pool: &Pool, owner: &Owner) -> Result<Vec<IpAddr>, AllocateError> {
-        let families = pool.families();
         if let Some(held) = self.by_owner.get(owner) {
+            let families = pool.families();
             let mut held: Vec<IpAddr> = held.iter().copied().collect();
             held.sort_by_key(|address| families.iter().position(|family| *family == Family::of(*address)));
             return Ok(held);
         }
-        if families.is_empty() {
-            return Err(AllocateError::NoPodCidr);
-        }
-        let mut found = Vec::with_capacity(families.len());
-        for family in families {
-            let next = cidrs_of(pool, family).find_map(|cidr| Some((cidr, self.next_free(cidr)?)));
-            found.push(next.ok_or_else(|| AllocateError::Exhausted {
-                family,
-                usage: cidrs_of(pool, family).map(|cidr| self.cidr_usage(cidr)).collect(),
-            })?);
-        }
+        let found = self.next(pool)?;
         for &(cidr, address) in &found {
             self.last
                 .retain(|last| pool.contains(*last) && !cidr.contains(last));
@@ -59,6 +49,14 @@ impl Allocations {
             self.hold(owner, address);
         }
         Ok(found.into_iter().map(|(_, address)| address).collect())
+    }
+
+    /// Whether an owner that holds nothing yet would be given addresses.
+    ///
+    /// # Errors
+    /// Those of [`Self::allocate`].
+    pub fn room(&self, pool: &Pool) -> Result<(), AllocateError> {
+        self.next(pool).map(drop)
     }
 
     /// Frees all that `owner` holds and returns it, IPv4 first; empty if it holds nothing.
@@ -151,6 +149,22 @@ impl Allocations {
             .filter(|address| !pool.contains(**address))
             .copied()
             .collect()
+    }
+
+    /// What the next owner gets: an address of each family, with its CIDR.
+    fn next(&self, pool: &Pool) -> Result<Vec<(IpNet, IpAddr)>, AllocateError> {
+        let families = pool.families();
+        if families.is_empty() {
+            return Err(AllocateError::NoPodCidr);
+        }
+        let next = |family| {
+            let free = cidrs_of(pool, family).find_map(|cidr| Some((cidr, self.next_free(cidr)?)));
+            free.ok_or_else(|| AllocateError::Exhausted {
+                family,
+                usage: cidrs_of(pool, family).map(|cidr| self.cidr_usage(cidr)).collect(),
+            })
+        };
+        families.into_iter().map(next).collect()
     }
 
     /// The first free address behind the one given last, else the first free one from the start.
@@ -319,6 +333,9 @@ mod tests {
         let before = allocations.clone();
         let error = allocations.allocate(&pool, &owner("b")).unwrap_err();
         assert_eq!(allocations, before);
+        assert_eq!(allocations.room(&pool).unwrap_err(), error);
+        allocations.release(&owner("a"));
+        assert_eq!(allocations.room(&pool), Ok(()));
         assert_eq!(
             error.to_string(),
             "no free IPv4 pod address on this node: 10.0.0.0/30 has 1 of 1 pod addresses in use; remove pods, lower \

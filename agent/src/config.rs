@@ -84,6 +84,10 @@ pub struct Config {
         value_name = "DIR"
     )]
     pub cni_bin_dir: PathBuf,
+    /// Chain the CNI plugin `bandwidth` behind Warren's, for the annotations kubernetes.io/ingress-bandwidth and
+    /// kubernetes.io/egress-bandwidth of pods. It must be in the folder of the CNI plugins, and costs every pod one more call.
+    #[arg(long, env = "WARREN_CNI_BANDWIDTH")]
+    pub cni_bandwidth: bool,
     /// Where metrics, health and status are served. Default: every address, port 9586.
     #[arg(long, env = "WARREN_ADMIN_ADDR", value_name = "ADDRESS:PORT")]
     pub admin_addr: Option<SocketAddr>,

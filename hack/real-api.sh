@@ -12,6 +12,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=hack/lib.sh
 . hack/lib.sh
+# shellcheck source=hack/private-apt.sh
+. hack/private-apt.sh
 
 VERSION=1.20.2
 GO_VERSION=1.19
@@ -55,11 +57,11 @@ build() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
 
-    private_apt
+    private_apt machine_sources
     mkdir "$WORK/out"
     fetch_etcd "$WORK/out/etcd"
     fetch_go
-    fetch_source
+    fetch_kubernetes
     fit_source
     build_apiserver "$WORK/out/kube-apiserver"
 
@@ -76,61 +78,29 @@ leave() {
     [ "$1" -eq 0 ] || printf 'real-api.sh: no Kubernetes API: the last step above failed; nothing was kept\n' >&2
 }
 
-# An apt of our own: the machine's mirrors, keys and proxies, but its lists and state in $WORK, and sources enabled.
-private_apt() {
-    local etc list parts
+# The machine's own sources with the source packages enabled.
+machine_sources() {
+    local list parts
     eval "$(apt-config shell list Dir::Etc::sourcelist/f parts Dir::Etc::sourceparts/d)"
-    etc="$WORK/apt/sources.list.d"
-    mkdir -p "$etc" "$WORK/apt/lists/partial" "$WORK/apt/cache/archives/partial" "$WORK/debs"
     # One-line style: a deb-src line beside each deb line. Deb822 style: both types.
     # Either may be absent.
     cat "$list" "$parts"/*.list 2>/dev/null |
-        sed -nE 's/^[[:space:]]*deb([[:space:]].*)/deb\1\ndeb-src\1/p' >"$etc/lines.list" || true
-    cp "$parts"/*.sources "$etc/" 2>/dev/null || true
-    find "$etc" -name '*.sources' -exec sed -i -E 's/^Types:.*/Types: deb deb-src/' {} +
-    cat >"$WORK/apt/apt.conf" <<CONF
-Dir::Etc::sourcelist "/dev/null";
-Dir::Etc::sourceparts "$etc";
-Dir::State::lists "$WORK/apt/lists";
-Dir::Cache "$WORK/apt/cache";
-// The user apt would change to cannot enter a folder below somebody's home.
-APT::Sandbox::User "root";
-// What a desktop wants to know about packages.
-Acquire::Languages "none";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-// These act on the system's own cache.
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-CONF
-    say "fetching package lists"
-    # A third party's archive may have no sources or be down; what matters is whether ours are found below.
-    private apt-get update -qq >&2 || true
+        sed -nE 's/^[[:space:]]*deb([[:space:]].*)/deb\1\ndeb-src\1/p' >"$1/lines.list" || true
+    cp "$parts"/*.sources "$1/" 2>/dev/null || true
+    find "$1" -name '*.sources' -exec sed -i -E 's/^Types:.*/Types: deb deb-src/' {} +
 }
 
-# private COMMAND...: an apt program with the private configuration.
-private() {
-    local program=$1
-    shift
-    "$program" -c="$WORK/apt/apt.conf" "$@"
-}
-
-# fetch_deb PACKAGE...: unpack Debian packages into $WORK/root.
-fetch_deb() {
-    (cd "$WORK/debs" && private apt-get download -qq "$@") >&2 ||
+# deb PACKAGE...: fetch_deb or the end.
+deb() {
+    fetch_deb "$@" ||
         die "could not download $*: 'apt-get download $*' must work, or set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver"
-    local deb
-    for deb in "$WORK"/debs/*.deb; do
-        dpkg-deb --extract "$deb" "$WORK/root"
-        rm "$deb"
-    done
 }
 
 fetch_etcd() {
     local etcd
     if ! etcd=$(command -v etcd); then
         say "unpacking Debian's etcd"
-        fetch_deb etcd-server
+        deb etcd-server
         etcd="$WORK/root/usr/bin/etcd"
     fi
     cp -L "$etcd" "$1"
@@ -141,23 +111,18 @@ fetch_go() {
     GO="/usr/lib/go-$GO_VERSION/bin/go"
     if [ ! -x "$GO" ] || [ ! -d "/usr/lib/go-$GO_VERSION/src/runtime" ]; then
         say "unpacking Debian's Go $GO_VERSION"
-        fetch_deb "golang-$GO_VERSION-go" "golang-$GO_VERSION-src"
+        deb "golang-$GO_VERSION-go" "golang-$GO_VERSION-src"
         GO="$WORK/root/usr/lib/go-$GO_VERSION/bin/go"
     fi
 }
 
-# The source as the authors published it; Debian's patches are not needed. apt has checked its signature and hash.
-fetch_source() {
+fetch_kubernetes() {
     say "fetching the source of Kubernetes $VERSION"
-    (cd "$WORK/debs" && private apt-get source -qq --download-only --only-source kubernetes) >&2 || true
-    local tarball
-    # Debian calls it 1.20.5+really1.20.2.
-    tarball=$(find "$WORK/debs" -name "kubernetes_*$VERSION.orig.tar.*" | head -n 1)
-    [ -n "$tarball" ] || die "no source package kubernetes $VERSION: apt's mirrors do not carry Debian 12 (bookworm)" \
-        "with its sources; set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver"
     SOURCE="$WORK/go/src/k8s.io/kubernetes"
-    mkdir -p "$SOURCE"
-    tar --extract --file "$tarball" --directory "$SOURCE" --strip-components 1
+    # Debian calls it 1.20.5+really1.20.2.
+    fetch_source kubernetes "kubernetes_*$VERSION.orig.tar.*" "$SOURCE" ||
+        die "no source package kubernetes $VERSION: apt's mirrors do not carry Debian 12 (bookworm) with its sources;" \
+            "set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver"
 }
 
 # This Kubernetes was written for Go 1.15. Two of its vendored libraries look behind Go's curtain and break from 1.18
@@ -165,7 +130,7 @@ fetch_source() {
 fit_source() {
     local reflect2=github.com/modern-go/reflect2 validate=vendor/k8s.io/kube-openapi/pkg/validation/validate/type.go
     # The iterator over maps got another signature; Debian has the release that knows it.
-    fetch_deb golang-github-modern-go-reflect2-dev
+    deb golang-github-modern-go-reflect2-dev
     rm -r "$SOURCE/vendor/$reflect2"
     cp -r "$WORK/root/usr/share/gocode/src/$reflect2" "$SOURCE/vendor/$reflect2"
     # An empty string now compares equal to the zero value, which this takes for null. Kubernetes itself removed the
@@ -178,9 +143,7 @@ fit_source() {
 
 build_apiserver() {
     local vendor=k8s.io/kubernetes/vendor package version=()
-    # Whatever the caller has set for Go programs of their own must not reach this build.
-    export GOROOT="${GO%/bin/go}" GOPATH="$WORK/go" GOCACHE="$WORK/go-cache" GOENV=off GOFLAGS='' GOTOOLCHAIN=local
-    export GO111MODULE=off CGO_ENABLED=0
+    go_environment "$GO" "$WORK/go"
     cd "$SOURCE"
 
     say "generating the OpenAPI definitions"

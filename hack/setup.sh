@@ -2,8 +2,8 @@
 # Sets up a fresh Debian 12 for Warren: hack/setup.sh [demo|test|real-api]
 #
 #   demo      what hack/demo.sh needs: network tools, a linker, the Rust toolchain
-#   test      that, and what hack/test.sh needs: kubectl, CNI plugins, containerd, cargo-nextest,
-#             cargo-deny (the default)
+#   test      that, and what hack/test.sh needs: kubectl, CNI plugins, containerd, cnitool by hack/cnitool.sh,
+#             cargo-nextest, cargo-deny (the default)
 #   real-api  etcd and kube-apiserver, by hack/real-api.sh
 #
 # Runs as often as you like: it looks first and adds only what is missing. Where nothing is missing it needs
@@ -38,6 +38,8 @@ for_tests() {
     ensure_debs git /usr/lib/cni/portmap=containernetworking-plugins
     # For the suite on a stock container runtime.
     unpack_debs containerd runc
+    # For the suite of CNI conformance, which says so where it is missing; nothing else needs it.
+    hack/cnitool.sh >/dev/null || say "no cnitool: the conformance suite will be skipped, or fail where no skip is allowed"
     # Its own package wherever there is one; the Debian package conflicts with the upstream one.
     have kubectl || ensure_debs kubectl=kubernetes-client
     rust_component clippy

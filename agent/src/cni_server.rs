@@ -124,7 +124,7 @@ async fn answer(pods: &Pods, request: &Request) -> Outcome {
 
 fn failure(request: &Request, error: &PodError) -> Outcome {
     let code = match request.command {
-        Command::Status => ErrorCode::PLUGIN_NOT_AVAILABLE,
+        Command::Status => error.status_code(),
         Command::Add { .. } | Command::Del { .. } | Command::Check { .. } | Command::Gc { .. } => {
             error.code()
         }

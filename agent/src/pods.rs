@@ -13,7 +13,7 @@ use warren_cni_wire::{AddResult, AttachmentId, ErrorCode, NetnsPath, NetworkName
 use warren_ipam::Owner;
 use warren_kernel::Kernel;
 use warren_kernel::veth::{self, PodLink, VethError};
-use warren_model::NodeName;
+use warren_model::{Lane, NodeName};
 
 use crate::attachments::{AddError, Label, Record, SharedAttachments, StoreError, host_interface, pod_mac};
 use crate::reconcile::ReconcileHandle;
@@ -129,14 +129,22 @@ impl Pods {
         }
     }
 
-    /// Whether ADD can be served, as far as can be told without a pod: an address for one has to be free.
+    /// Whether ADD can be served, as far as can be told without a pod: an address for one has to be free, and what would
+    /// carry its packets to other nodes be there.
     pub fn ready(&self) -> Result<(), PodError> {
-        let pool = self.view()?.pool(self.node.as_str());
+        let view = self.view()?;
+        let pool = view.pool(self.node.as_str());
         if pool.cidrs().is_empty() {
             return Err(PodError::NoPodCidr);
         }
         self.attachments.room(&pool).map_err(AddError::Allocate)?;
-        Ok(())
+        match view.lane_down() {
+            None => Ok(()),
+            Some(lane) => Err(PodError::LaneDown {
+                lane,
+                error: view.first_error().unwrap_or_default(),
+            }),
+        }
     }
 
     fn view(&self) -> Result<Arc<View>, PodError> {
@@ -243,6 +251,14 @@ pub enum PodError {
         "this node has no pod CIDR yet: let the controller manager allocate them, or see the agent's refusals"
     )]
     NoPodCidr,
+    /// A lane is not up, so pods here do not reach those of other nodes.
+    #[error("pods of this node do not reach other nodes: {lane} is not up: {error}")]
+    LaneDown {
+        /// The lane.
+        lane: Lane,
+        /// What went wrong in the last pass.
+        error: String,
+    },
     /// Another request for the same attachment is under way.
     #[error("another request for this attachment is under way")]
     Busy,
@@ -290,10 +306,20 @@ pub enum PodError {
 }
 
 impl PodError {
-    /// The code a runtime is told.
+    /// The code that a runtime is told in answer to STATUS, which has codes of its own.
+    pub fn status_code(&self) -> ErrorCode {
+        if matches!(self, Self::LaneDown { .. }) {
+            ErrorCode::LIMITED_CONNECTIVITY
+        } else {
+            ErrorCode::PLUGIN_NOT_AVAILABLE
+        }
+    }
+
+    /// The code a runtime is told in answer to anything else.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotInSync | Self::NoPodCidr | Self::Busy | Self::Stopping => ErrorCode::TRY_AGAIN_LATER,
+            Self::LaneDown { .. } => ErrorCode::LIMITED_CONNECTIVITY,
             Self::Unknown => ErrorCode::UNKNOWN_CONTAINER,
             Self::Differs { .. } => ErrorCode::ATTACHMENT_DIFFERS,
             Self::Record(AddError::Allocate(_)) => ErrorCode::ADDRESSES_EXHAUSTED,

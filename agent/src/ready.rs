@@ -86,7 +86,9 @@ impl Follower {
 
     fn judge(&self, view: &View) {
         let gates = &self.gates;
-        let Some(desired) = &view.desired else { return };
+        if view.desired.is_none() {
+            return;
+        }
         gates.watches.open();
         match view
             .failures
@@ -97,13 +99,7 @@ impl Follower {
             Some(failure) => gates.guard.close(failure.error.clone()),
         }
         let encrypts = view.snapshot.mesh.encryption == Encryption::Wireguard;
-        let down = desired.lanes.keys().find(|lane| {
-            view.observed
-                .links
-                .get(lane.interface())
-                .is_none_or(|link| !link.up)
-        });
-        match down {
+        match view.lane_down() {
             Some(lane) => gates.lanes.close(
                 view.first_error()
                     .unwrap_or_else(|| format!("{lane} is not up yet")),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use warren_cluster::Snapshot;
 use warren_ipam::Pool;
+use warren_model::Lane;
 use warren_model::status::DropCount;
 use warren_plan::{Action, Desired, Observed, Step};
 
@@ -46,6 +47,22 @@ impl View {
                 .map(|failure| format!("{}: {}", failure.step.action, failure.error))
         };
         self.error.clone().or_else(of_step)
+    }
+
+    /// A lane that should be up, and was not when the pass looked.
+    pub fn lane_down(&self) -> Option<Lane> {
+        let up = |lane: &Lane| {
+            self.observed
+                .links
+                .get(lane.interface())
+                .is_some_and(|link| link.up)
+        };
+        self.desired
+            .as_ref()?
+            .lanes
+            .keys()
+            .copied()
+            .find(|lane| !up(lane))
     }
 
     /// The addresses this node may give to pods: its pod CIDRs that no older node claims, in the Node's order.

@@ -7,10 +7,14 @@ use serde_json::json;
 use warren_lab::{Families, LabOptions, PodOptions};
 
 use crate::client::Client;
-use crate::{NODE, lab_with_client};
+use crate::support::{devices, until};
+use crate::{NODE, lab_with_client, one_node};
 
 /// ADD cannot be served.
 const NOT_AVAILABLE: u64 = 50;
+
+/// Nor are the pods that are there reached from everywhere.
+const LIMITED_CONNECTIVITY: u64 = 51;
 
 #[tokio::test]
 async fn status_is_good_while_there_is_an_agent_with_an_address_to_give() {
@@ -50,4 +54,37 @@ async fn status_is_good_while_there_is_an_agent_with_an_address_to_give() {
     assert!(msg.contains("warren-agent"), "{msg}");
     lab.node_start(NODE).await.unwrap();
     assert_eq!(client.succeed("status", &netns).await, "");
+}
+
+#[tokio::test]
+async fn status_says_when_pods_that_are_there_are_cut_off_as_well() {
+    let options = LabOptions {
+        wireguard: "userspace".to_owned(),
+        ..one_node()
+    };
+    let Some((lab, cnitool)) = lab_with_client(options).await else {
+        return;
+    };
+    let client = Client::new(&lab, &cnitool).await;
+    client.configure(&client.ours("1.1.0"));
+    let netns = client.namespace("none").await;
+    assert_eq!(client.succeed("status", &netns).await, "");
+
+    // No device can be made while this is no TUN.
+    client.shell("mount --bind /dev/null /dev/net/tun").await;
+    let processes = devices(&lab, NODE).await;
+    client.shell(&format!("kill -9 {}", processes.join(" "))).await;
+    until("STATUS says so", async || {
+        !client.call("status", &netns).await.success()
+    })
+    .await;
+    let (code, msg) = client.refused("status", &netns).await;
+    assert_eq!(code, LIMITED_CONNECTIVITY, "{msg}");
+    assert!(msg.contains("do not reach other nodes"), "{msg}");
+
+    client.shell("umount /dev/net/tun").await;
+    until("STATUS is good again", async || {
+        client.call("status", &netns).await.success()
+    })
+    .await;
 }

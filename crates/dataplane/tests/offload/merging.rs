@@ -4,7 +4,7 @@ use warren_dataplane::offload::VnetHeader;
 use warren_dataplane::offload::merge::MAX_PIECES;
 
 use crate::law::packets::Packet;
-use crate::law::tun_frame::sums::number;
+use crate::law::tun_frame::sums::{fault, number};
 use crate::law::{merge, packets_come_back};
 
 /// Which packets came out as one frame, after the law has been held to them.
@@ -264,6 +264,27 @@ fn a_wrong_checksum_is_handed_on_for_the_receiver_to_count() {
     let mut bytes: Vec<_> = run(false, true, &[500; 3]).iter().map(Packet::to_bytes).collect();
     bytes[1][11] ^= 1;
     assert_eq!(frames_of_bytes(&bytes), [[0], [1], [2]]);
+}
+
+/// A checksum of zero can be written as 0xffff too. Splitting would write zero.
+#[test]
+fn the_other_form_of_zero_is_left_to_its_sender() {
+    let mut packets = run(false, true, &[500; 3]);
+    // A word that was zero and becomes the checksum makes the checksum zero.
+    packets[1].payload[..2].fill(0);
+    packets[1].id = 0;
+    let bytes = packets[1].to_bytes();
+    packets[1].payload[..2].copy_from_slice(&bytes[36..38]);
+    packets[1].id = number(&bytes, 10);
+    let bytes: Vec<_> = packets.iter().map(Packet::to_bytes).collect();
+    for place in [10, 36] {
+        assert_eq!(number(&bytes[1], place), 0);
+        assert_eq!(frames_of_bytes(&bytes), [[0, 1, 2]]);
+        let mut bytes = bytes.clone();
+        bytes[1][place..place + 2].fill(0xff);
+        assert_eq!(fault(&bytes[1]), None);
+        assert_eq!(frames_of_bytes(&bytes), [[0], [1], [2]]);
+    }
 }
 
 #[test]

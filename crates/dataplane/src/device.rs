@@ -25,8 +25,8 @@ use warren_model::PublicKey;
 
 use crate::allowed_ips::AllowedIps;
 use crate::drops::{DropCounters, DropReason};
-use crate::noise::Gate;
-use crate::peer::Peer;
+use crate::old_noise::Gate;
+use crate::old_peer::Peer;
 use crate::tun::Tun;
 use crate::udp::Sockets;
 

@@ -8,8 +8,8 @@ use rand_core::{OsRng, RngCore};
 use warren_model::PublicKey;
 
 use super::{Configured, Device, Tables};
-use crate::noise::Gate;
-use crate::peer::Peer;
+use crate::old_noise::Gate;
+use crate::old_peer::Peer;
 use crate::uapi::{
     AllowedIpChange, DeviceState, Errno, PeerState, PresharedKeyChange, PrivateKeyChange, SetDevice, SetPeer,
 };

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::Device;
 use crate::drops::DropReason;
-use crate::noise::{Admitted, Output};
-use crate::peer::Peer;
+use crate::old_noise::{Admitted, Output};
+use crate::old_peer::Peer;
 
 impl Device {
     /// Takes in a datagram from the network.

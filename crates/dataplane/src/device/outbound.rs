@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::Device;
 use crate::drops::DropReason;
-use crate::noise::{Output, padded_len};
-use crate::peer::Peer;
+use crate::old_noise::{Output, padded_len};
+use crate::old_peer::Peer;
 
 impl Device {
     /// Carries a packet of the interface: `packet[..len]`, with room behind it for padding.

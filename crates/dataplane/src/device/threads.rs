@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Device;
 use crate::drops::DropReason;
-use crate::noise::BUFFER_LEN;
+use crate::old_noise::BUFFER_LEN;
 use crate::tun;
 
 /// How often timers are looked at. They are meant in seconds.

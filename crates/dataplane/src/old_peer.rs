@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use warren_model::PublicKey;
 
-use crate::noise::{Gate, Tunnel};
+use crate::old_noise::{Gate, Tunnel};
 use crate::uapi::PresharedKey;
 
 /// A peer. Each part has a lock of its own that is held for as long as a look or one encryption takes, never while

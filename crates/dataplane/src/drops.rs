@@ -34,6 +34,17 @@ pub enum DropReason {
     BadSource,
     /// From a peer: authentic, but no IP packet.
     BadPacket,
+    /// From the network: too many handshakes by one source that has shown its cookie.
+    SourceRateLimited,
+    /// From the network: a handshake message or cookie that was not made with this peer's keys. A preshared key that
+    /// differs looks like this.
+    BadHandshake,
+    /// From the network: a peer began a handshake right after another.
+    HandshakeTooSoon,
+    /// From the network: for a session that is too old.
+    SessionExpired,
+    /// From the interface: waited for a session that could not be had, or made room for a later one that waits.
+    NoSession,
     /// To the network: the kernel did not take it.
     SendFailed,
     /// To the interface: the kernel did not take it (the interface is down, for one).
@@ -42,7 +53,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::NoPeerForDestination,
         Self::NoEndpoint,
         Self::NoPrivateKey,
@@ -57,6 +68,11 @@ impl DropReason {
         Self::Replayed,
         Self::BadSource,
         Self::BadPacket,
+        Self::SourceRateLimited,
+        Self::BadHandshake,
+        Self::HandshakeTooSoon,
+        Self::SessionExpired,
+        Self::NoSession,
         Self::SendFailed,
         Self::InterfaceRefused,
     ];
@@ -78,6 +94,11 @@ impl DropReason {
             Self::Replayed => "replayed",
             Self::BadSource => "bad_source",
             Self::BadPacket => "bad_packet",
+            Self::SourceRateLimited => "source_rate_limited",
+            Self::BadHandshake => "bad_handshake",
+            Self::HandshakeTooSoon => "handshake_too_soon",
+            Self::SessionExpired => "session_expired",
+            Self::NoSession => "no_session",
             Self::SendFailed => "send_failed",
             Self::InterfaceRefused => "interface_refused",
         }

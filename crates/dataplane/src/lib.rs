@@ -9,8 +9,9 @@
 //! | [`arguments`] | the command line of `warren-wg` |
 //! | [`device`] | a device: its peers and the way of a packet through them |
 //! | [`tun`], `udp` | the interface on one side, the sockets on the other |
-//! | `old_noise` | the protocol; the only module that names `boringtun` |
-//! | `old_peer`, `allowed_ips` | one peer; which peer an address belongs to |
+//! | [`noise`] | the protocol, without sockets, clocks and threads |
+//! | [`peer`], `allowed_ips` | one peer; which peer an address belongs to |
+//! | `old_noise`, `old_peer` | the same on `boringtun`: what [`device`] still uses |
 //! | [`offload`] | one large frame of the interface for many packets: splitting, merging, checksums |
 //! | [`drops`] | why packets were not carried |
 //! | [`uapi`] | the configuration protocol and its server |
@@ -27,9 +28,11 @@ pub mod arguments;
 pub mod client;
 pub mod device;
 pub mod drops;
+pub mod noise;
+pub mod offload;
 mod old_noise;
 mod old_peer;
-pub mod offload;
+pub mod peer;
 pub mod process;
 pub mod tun;
 pub mod uapi;

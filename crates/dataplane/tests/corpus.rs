@@ -1,5 +1,8 @@
-//! Replays what was fuzzed: requests to a device and its answers, frames of its interface, packets that it merges.
+//! Replays what was fuzzed: requests to a device and its answers, frames of its interface, packets that
+//! it merges, datagrams from the network.
 
+#[path = "../../../fuzz/laws/datagram.rs"]
+mod datagram;
 #[path = "../../../fuzz/laws/device_configuration.rs"]
 mod device_configuration;
 #[path = "../../../fuzz/laws/replay.rs"]
@@ -20,4 +23,9 @@ fn frames_of_any_kind_are_split_to_right_packets_or_refused() {
 #[test]
 fn packets_of_any_kind_are_merged_without_loss() {
     replay::corpus("split_merge", split_merge::holds);
+}
+
+#[test]
+fn of_all_datagrams_those_made_with_the_keys_are_taken() {
+    replay::corpus("datagram", datagram::holds);
 }

@@ -54,8 +54,8 @@ impl Gate {
         &self.local
     }
 
-    /// Whether handshakes come faster than they are worked off: `waiting` of `capacity` places in their queue are taken. Stays
-    /// so for a second.
+    /// Whether handshakes come faster than they are worked off: `waiting` of `capacity` places in their queue are taken.
+    /// Stays so for a second.
     pub fn under_load(&self, now: Millis, waiting: usize, capacity: usize) -> bool {
         self.load.is_high(now, waiting, capacity)
     }

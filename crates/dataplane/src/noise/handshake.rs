@@ -140,8 +140,8 @@ impl Initiating {
         Ok((initiating, message))
     }
 
-    /// Takes the response. Gives the keys and the index that the responder wants to read. One that is not right changes nothing: the right one may
-    /// still come.
+    /// Takes the response. Gives the keys and the index that the responder wants to read. One that is not right changes
+    /// nothing: the right one may still come.
     ///
     /// # Errors
     /// [`DropReason::BadHandshake`]; [`DropReason::UnknownSession`] for one that does not answer this;
@@ -168,8 +168,8 @@ impl Initiating {
     }
 }
 
-/// An initiation that was made for us by the holder of [`Self::initiator`], or by someone who has that key only as a text:
-/// the sender proves himself with [`Self::open_time`].
+/// An initiation that names [`Self::initiator`] as its maker. That is not proven yet: whoever knows both public keys can
+/// name one. It takes the private one to seal the time.
 pub struct Initiation {
     sender: u32,
     ephemeral: [u8; 32],

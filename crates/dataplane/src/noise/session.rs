@@ -206,8 +206,8 @@ impl Session {
         self.is_alive(now) && self.next.load(Ordering::Relaxed) < REJECT_AFTER_MESSAGES
     }
 
-    /// Whether having sent with it calls for another session (section 6.2): its initiator's when it is old, either's when it has
-    /// sealed very much.
+    /// Whether having sent with it calls for another session (section 6.2): its initiator when it is old, either side when
+    /// its key has sealed very much.
     pub(crate) fn wants_next_after_sending(&self, now: Millis) -> bool {
         (self.initiator && self.age(now) >= REKEY_AFTER_TIME)
             || self.next.load(Ordering::Relaxed) > REKEY_AFTER_MESSAGES
@@ -294,9 +294,9 @@ impl TransportKey {
 
 impl Drop for TransportKey {
     fn drop(&mut self) {
-        // SAFETY: the value is neither dropped nor read again: it is in a ManuallyDrop, and we are in the drop of the only
-        // type that has it, with the only reference to it. Any bytes may be written to a place that is not read again. The
-        // key is part of the value itself: a LessSafeKey owns nothing on the heap.
+        // SAFETY: the value is neither dropped nor read again: it is in a ManuallyDrop, and we are in the drop of the
+        // only type that has it, with the only reference to it. Any bytes may be written to a place that is not read
+        // again. The key is part of the value itself: a LessSafeKey owns nothing on the heap.
         unsafe {
             ManuallyDrop::drop(&mut self.0);
             zeroize_flat_type(&raw mut self.0);

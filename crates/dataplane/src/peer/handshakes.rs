@@ -72,9 +72,10 @@ impl Peer {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes an initiation, if one is wanted and the last handshake message is long enough ago. From now on, `local_index`
-    /// is where its answer comes to (a response or a cookie); the session that follows has the same one. When it gives
-    /// `None`, the index has not been used. `wall_clock` is the time now; if the clock goes back, what is sent does not.
+    /// Makes an initiation, if one is wanted and the last handshake message is long enough ago. From now on,
+    /// `local_index` is where its answer comes to (a response or a cookie); the session that follows has the same one.
+    /// When it gives `None`, the index has not been used. `wall_clock` is the time now; if the clock goes back, what is
+    /// sent does not.
     pub fn begin_handshake(
         &self,
         now: Millis,
@@ -239,19 +240,23 @@ impl Peer {
     /// Ends all sessions and handshakes at once: nothing is sent or opened with them any more. Gives their indices, and
     /// others that have become free.
     pub fn forget_sessions(&self) -> Vec<u32> {
-        let slow = &mut *self.slow();
-        slow.abandon_attempt();
-        slow.sessions.end_all(&self.current);
-        self.timers.reset();
-        slow.sessions.take_retired()
+        self.forget(&mut self.slow())
     }
 
     /// Begins anew with the device's new keys (or none). Sessions end as with [`Self::forget_sessions`].
     pub fn set_identity(&self, local: Option<&Local>) -> Vec<u32> {
         let remote = local.map(|local| Remote::new(local, &self.key));
-        let retired = self.forget_sessions();
-        self.slow().remote = remote;
-        retired
+        let slow = &mut *self.slow();
+        // Under one lock: nothing must begin under the old keys in between.
+        slow.remote = remote;
+        self.forget(slow)
+    }
+
+    fn forget(&self, slow: &mut Slow) -> Vec<u32> {
+        slow.abandon_attempt();
+        slow.sessions.end_all(&self.current);
+        self.timers.reset();
+        slow.sessions.take_retired()
     }
 
     /// Uses another preshared key, or none, from the next handshake on. As in the kernel, a session that exists goes on.

@@ -44,6 +44,12 @@ impl Machine {
             versions,
         }
     }
+
+    /// Adds the version of something that is no Debian package of this system.
+    pub(crate) fn with_version(mut self, name: &'static str, version: String) -> Self {
+        self.versions.insert(name, version);
+        self
+    }
 }
 
 impl fmt::Display for Machine {

@@ -7,11 +7,13 @@
 //! | `plan` | planning for large clusters, and the agent's memory there |
 //! | `join` | from a published key to the first packet |
 //! | `idle` | what a mesh does when there is nothing to do |
+//! | `dataplane` | `warren-wg` beside other WireGuard devices |
 //! | `statistics`, `report`, `machine` | what measurements come to, and how it is told |
 //! | `cluster`, `resident`, `plugin`, `probe`, `wait` | what the benchmarks are made of |
 
 mod cluster;
 mod cni;
+mod dataplane;
 mod idle;
 mod join;
 mod machine;
@@ -55,6 +57,8 @@ enum Name {
     Join,
     /// 60 s of a mesh of 3 nodes where nothing happens.
     Idle,
+    /// warren-wg beside wireguard-go, gotatun, boringtun and no tunnel: throughput, round trips, memory.
+    Dataplane(dataplane::Options),
     #[command(hide = true, name = plugin::SUBCOMMAND)]
     InsidePlugin { calls: String },
     #[command(hide = true, name = probe::SUBCOMMAND)]
@@ -85,6 +89,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Name::Plan => measure(plan::bench(cli.rounds)),
         Name::Join => measure(join::bench(cli.rounds)),
         Name::Idle => measure(idle::bench(cli.rounds)),
+        Name::Dataplane(options) => dataplane::bench(&options, cli.rounds),
     }?;
     report.print(&mut std::io::stdout().lock())?;
     if let Some(path) = cli.json {

@@ -94,6 +94,11 @@ impl Usage {
 }
 
 impl Process {
+    /// That of a number in this PID namespace.
+    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
+        Self::read(&Path::new("/proc").join(pid.to_string()))
+    }
+
     fn read(dir: &Path) -> anyhow::Result<Self> {
         let read = |name: &str| {
             let path = dir.join(name);

@@ -96,6 +96,17 @@ impl Report {
         );
     }
 
+    /// Adds a figure that must be `limit` or more.
+    pub(crate) fn bar_at_least(&mut self, case: &str, value: f64, unit: &'static str, limit: f64) {
+        self.bar(
+            case,
+            value,
+            unit,
+            format!("at least {}", short(limit)),
+            value >= limit,
+        );
+    }
+
     fn bar(&mut self, case: &str, value: f64, unit: &'static str, must: String, ok: bool) {
         self.bars.push(Bar {
             case: case.to_owned(),

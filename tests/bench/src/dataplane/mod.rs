@@ -46,6 +46,9 @@ const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_milli
 /// The rest between two round trips beside a stream.
 const LOADED: Duration = Duration::from_millis(4);
 
+/// How long the machine is looked at before a round: what it does then, is not ours.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// How long a stream gets to be as fast as it will be.
 const SLOW_START: Duration = Duration::from_millis(500);
 
@@ -103,8 +106,9 @@ pub(crate) fn bench(options: &Options, rounds: u32) -> anyhow::Result<Report> {
         .map(|(number, system)| Tunnel::up(*system, number))
         .collect::<anyhow::Result<_>>()?;
     let mut figures = Figures::default();
-    let mut ciphers = Vec::new();
+    let (mut ciphers, mut busy) = (Vec::new(), Vec::new());
     for round in 0..if options.quick { 1 } else { rounds as usize } {
+        busy.push(usage::busy_meanwhile(|| thread::sleep(LOOK))? * 100.0);
         ciphers.push(Cipher::measure()?);
         for case in &options.cases {
             // Each system is the first as often as any other.
@@ -115,6 +119,8 @@ pub(crate) fn bench(options: &Options, rounds: u32) -> anyhow::Result<Report> {
             }
         }
     }
+    let busy = Samples::new(busy).context("no round")?;
+    report.row("machine, before a round", "others", "busy", "%", &busy);
     figures.rows(&mut report);
     tell_bound(&ciphers, &figures, &mut report)?;
     figures.bars(&mut report);
@@ -248,7 +254,7 @@ fn tell_bound(ciphers: &[Cipher], figures: &Figures, report: &mut Report) -> any
     let Some(plain) = figures.median(Figure::MachineTime, System::Veth) else {
         return Ok(());
     };
-    let cores = thread::available_parallelism().map_or(1.0, |it| it.get() as f64);
+    let cores = usage::cores();
     let cipher = Cipher {
         sealing: sealing.median() * 1e9 / 8.0,
         opening: opening.median() * 1e9 / 8.0,

@@ -1,6 +1,8 @@
 //! Processor time: of the whole machine, and of some processes.
 
 use std::fs;
+use std::thread::available_parallelism;
+use std::time::Instant;
 
 use anyhow::Context;
 
@@ -37,6 +39,22 @@ impl Used {
             devices: self.devices - before.devices,
         }
     }
+}
+
+/// The share of all cores that was busy while something was done.
+pub(super) fn busy_meanwhile(work: impl FnOnce()) -> anyhow::Result<f64> {
+    let (before, started) = (Used::now(&[])?, Instant::now());
+    work();
+    let used = Used::now(&[])?.since(before);
+    Ok(used.machine / started.elapsed().as_secs_f64() / cores())
+}
+
+/// How many there are.
+pub(super) fn cores() -> f64 {
+    let cores = available_parallelism()
+        .ok()
+        .and_then(|it| u32::try_from(it.get()).ok());
+    f64::from(cores.unwrap_or(1))
 }
 
 fn seconds(ticks: u64) -> f64 {

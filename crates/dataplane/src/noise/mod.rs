@@ -5,34 +5,35 @@
 //!
 //! | module | what it is about | paper |
 //! |---|---|---|
-//! | [`handshake`] | [`Local`] and [`Remote`]: two messages make a key pair | 5.4.1 to 5.4.5 |
-//! | [`cookie`] | both macs of a handshake message, cookies on both sides | 5.3, 5.4.4, 5.4.7 |
-//! | [`gate`] | which handshake messages are worth a Diffie-Hellman | 5.3 |
-//! | [`limit`] | handshakes per source, and when there are too many in all | 5.3 |
-//! | [`session`] | a [`Session`]: sealing and opening data messages | 5.4.6 |
-//! | [`replay`] | the window of counters that have been seen | 5.4.6 |
-//! | [`timers`] | when to rekey, to keep alive, to give up | 6 |
-//! | [`tai64n`] | the time in an initiation | 5.1, 5.4.2 |
+//! | `handshake` | [`Local`] and [`Remote`]: two messages make a key pair | 5.4.1 to 5.4.5 |
+//! | `cookie` | both macs of a handshake message, cookies on both sides | 5.3, 5.4.4, 5.4.7 |
+//! | `gate` | which handshake messages are worth a Diffie-Hellman | 5.3 |
+//! | `limit` | handshakes per source, and when there are too many in all | 5.3 |
+//! | `session` | a [`Session`]: sealing and opening data messages | 5.4.6 |
+//! | `replay` | the window of counters that have been seen | 5.4.6 |
+//! | `timers` | when to rekey, to keep alive, to give up | 6 |
+//! | `tai64n` | the time in an initiation | 5.1, 5.4.2 |
+//! | `crypto` | the functions that all of it builds on | 5.4 |
 //!
 //! What a peer does with all that is in [`crate::peer`].
 
-pub mod cookie;
+pub(crate) mod cookie;
 mod crypto;
-pub mod gate;
-pub mod handshake;
-pub mod limit;
-pub mod replay;
-pub mod session;
-pub mod tai64n;
+mod gate;
+pub(crate) mod handshake;
+mod limit;
+mod replay;
+mod session;
+mod tai64n;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod timers;
+pub(crate) mod timers;
 
 use crate::drops::DropReason;
 
 pub use gate::{Admission, Gate};
 pub use handshake::{Initiation, Local, Remote};
-pub use session::{Opened, Session};
+pub use session::{BadSlot, Opened, Session, WindowGuard};
 pub use tai64n::Tai64n;
 
 /// Milliseconds since the device started. Everything in here is measured in them.

@@ -9,12 +9,12 @@ use crate::drops::DropReason;
 const BITS: u64 = 8192;
 
 /// Counters that may come late: all bits but those of one word, which is cleared while the ring goes on.
-pub const WINDOW: u64 = BITS - 64;
+const WINDOW: u64 = BITS - 64;
 
 const WORDS: usize = (BITS / 64) as usize;
 
 /// The counters that have been seen on one session.
-pub struct Window {
+pub(super) struct Window {
     /// One more than the greatest counter that was marked; 0: none was.
     end: u64,
     seen: [u64; WORDS],
@@ -22,7 +22,7 @@ pub struct Window {
 
 impl Window {
     /// A window in which nothing was seen.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             end: 0,
             seen: [0; WORDS],
@@ -30,7 +30,7 @@ impl Window {
     }
 
     /// One more than the greatest counter that was marked; 0: none was.
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.end
     }
 
@@ -38,7 +38,7 @@ impl Window {
     ///
     /// # Errors
     /// [`DropReason::Replayed`]: it was marked before, or is too old to tell.
-    pub fn mark(&mut self, counter: u64) -> Result<(), DropReason> {
+    pub(super) fn mark(&mut self, counter: u64) -> Result<(), DropReason> {
         if is_too_old(counter, self.end) {
             return Err(DropReason::Replayed);
         }
@@ -69,7 +69,7 @@ impl Default for Window {
 
 /// Whether a counter has left the window that ends (exclusively) there. A window only goes forward, so one that was too
 /// old once stays it.
-pub fn is_too_old(counter: u64, end: u64) -> bool {
+pub(super) fn is_too_old(counter: u64, end: u64) -> bool {
     end.saturating_sub(counter) > WINDOW
 }
 

@@ -1,39 +1,43 @@
 //! Namespaces of this program's own, so that nothing of a measurement is seen outside and nothing of it stays behind.
 
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, exit};
 use std::{fs, thread};
 
 use anyhow::Context;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Uid, getpid};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::{Pid, Uid};
 
 /// Set for the program that runs inside.
 const INSIDE: &str = "WARREN_BENCH_ISOLATED";
 
-/// Returns inside of network, mount and PID namespaces; without root in a user namespace too. Outside, this process
-/// becomes `unshare`, which starts it again inside and kills what is there when it ends itself.
+/// Returns inside of network, mount and PID namespaces; without root in a user namespace too. Outside it does not return:
+/// this process waits for the one inside and ends as that does.
 pub(super) fn enter() -> anyhow::Result<()> {
     if std::env::var_os(INSIDE).is_none() {
-        return Err(start_again()?);
+        let status = run_inside()?;
+        exit(status);
     }
     // What programs put below /run (sockets of WireGuard devices) is not for the host.
     let strict = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), "/run", Some("tmpfs"), strict, Some("mode=0755"))
         .context("mount a /run of the benchmark's own")?;
-    fs::create_dir_all("/run/wireguard").context("make /run/wireguard")?;
-    if getpid().as_raw() == 1 {
-        end_on_signals()?;
-    }
-    Ok(())
+    fs::create_dir_all("/run/wireguard").context("make /run/wireguard")
 }
 
-/// Only an error comes back.
-fn start_again() -> anyhow::Result<anyhow::Error> {
+/// Starts this program again in namespaces and waits for it. However this process ends, all that is inside ends too:
+/// `setpriv` has `unshare` killed with this process, and that the first process of the PID namespace.
+fn run_inside() -> anyhow::Result<i32> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect();
+    // Before any other thread is started, so that all leave these to the one below.
+    signals.thread_block().context("block signals")?;
     let this = std::env::current_exe().context("find this program")?;
-    let mut unshare = Command::new("unshare");
-    unshare.args([
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "unshare"]);
+    command.args([
         "--net",
         "--mount",
         "--pid",
@@ -42,28 +46,23 @@ fn start_again() -> anyhow::Result<anyhow::Error> {
         "--mount-proc",
     ]);
     if !Uid::effective().is_root() {
-        unshare.args(["--user", "--map-root-user"]);
+        command.args(["--user", "--map-root-user"]);
     }
-    let error = unshare
-        .arg("--")
-        .arg(this)
-        .args(std::env::args_os().skip(1))
+    command.arg("--").arg(this).args(std::env::args_os().skip(1));
+    let mut child = command
         .env(INSIDE, "1")
-        .exec();
-    Ok(anyhow::Error::new(error).context("run unshare"))
-}
-
-/// The first process of a PID namespace ends on no signal that it does not handle. When it ends, all others do.
-fn end_on_signals() -> anyhow::Result<()> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-        .into_iter()
-        .collect();
-    // Before any other thread is started, so that all leave these to the one below.
-    signals.thread_block().context("block signals")?;
+        .spawn()
+        .context("run setpriv and unshare, of util-linux")?;
+    let unshare = Pid::from_raw(i32::try_from(child.id()).context("an odd process id")?);
     thread::spawn(move || {
         if let Ok(signal) = signals.wait() {
+            // Gone already: then this process is about to end, too.
+            let _ = kill(unshare, Signal::SIGKILL);
             exit(128 + signal as i32);
         }
     });
-    Ok(())
+    let status = child.wait().context("wait for the benchmark")?;
+    Ok(status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use warren_cluster::{HealthReader, WatchHealth};
 use warren_model::{Encryption, NodeName};
 use warren_telemetry::{Drain, Gate, Readiness};
 
@@ -34,6 +35,7 @@ pub struct Follower {
     devices: Arc<Devices>,
     metrics: MeshMetrics,
     readiness: Readiness,
+    watches: HealthReader,
     gates: Gates,
 }
 
@@ -45,6 +47,7 @@ impl Follower {
         devices: Arc<Devices>,
         metrics: MeshMetrics,
         readiness: Readiness,
+        watches: HealthReader,
     ) -> Self {
         let gates = Gates {
             watches: readiness.gate("watches-in-sync"),
@@ -58,6 +61,7 @@ impl Follower {
             devices,
             metrics,
             readiness,
+            watches,
             gates,
         }
     }
@@ -87,6 +91,9 @@ impl Follower {
     fn judge(&self, view: &View) {
         let gates = &self.gates;
         if view.desired.is_none() {
+            if let Some(reason) = waited_for(&self.watches.read()) {
+                gates.watches.close(reason);
+            }
             return;
         }
         gates.watches.open();
@@ -136,5 +143,44 @@ impl Follower {
                 Some(error)
             }
         }
+    }
+}
+
+/// Which kinds have not been listed yet and why, with the remedy; `None`: all have.
+fn waited_for(watches: &[WatchHealth]) -> Option<String> {
+    let mut kinds = Vec::new();
+    for watch in watches.iter().filter(|watch| !watch.synced) {
+        let why = watch.last_error.as_deref().unwrap_or("not listed yet");
+        kinds.push(format!("{}: {why}", watch.kind));
+    }
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "{}; nothing is changed on the node before all kinds are listed: check the API server, and that the \
+             agent's ClusterRole lets it list and watch them",
+            kinds.join("; ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_cluster::WatchKind;
+
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_named_with_its_reason_and_what_is_there_is_not() {
+        let mut watches = WatchKind::ALL.map(WatchHealth::new);
+        watches[0].synced = true;
+        watches[1].last_error = Some("403 Forbidden: no".to_owned());
+        let text = waited_for(&watches).unwrap_or_default();
+        assert!(
+            text.starts_with("pods: 403 Forbidden: no; meshes: not listed yet; "),
+            "{text}"
+        );
+        assert!(text.contains("ClusterRole"), "{text}");
+        watches[1].synced = true;
+        watches[2].synced = true;
+        assert_eq!(waited_for(&watches), None);
     }
 }

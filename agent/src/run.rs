@@ -123,6 +123,7 @@ pub async fn run(config: Config) -> Result<()> {
         Arc::clone(&devices),
         metrics.mesh,
         readiness.clone(),
+        watches.health(),
     );
     let publishing = Publishing {
         node: node.clone(),

@@ -54,6 +54,19 @@ mod tests {
     }
 
     #[test]
+    fn those_who_fail_in_the_same_moment_do_not_come_back_in_the_same_moment() {
+        let mut tenths = [0; 10];
+        for node in 0..1000_u64 {
+            let mut backoff = Backoff { failures: 20 };
+            let random = node.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let into_half = backoff.next_wait(random) - LONGEST / 2;
+            let tenth = into_half.as_micros() * 10 / (LONGEST / 2).as_micros();
+            tenths[usize::try_from(tenth).unwrap_or(usize::MAX)] += 1;
+        }
+        assert!(tenths.iter().all(|count| (50..150).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
     fn success_makes_waits_short_again() {
         let mut backoff = Backoff::default();
         let first = backoff.next_wait(7);

@@ -42,8 +42,6 @@ async fn agents_that_start_before_the_api_form_the_mesh_once_it_is_there() {
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
 }
 
-/// Ten seconds here: nothing in the agent depends on how long it lasts but the pauses between its attempts, and those
-/// stop growing at fifteen.
 #[tokio::test]
 async fn the_api_is_gone_under_traffic_and_neither_a_packet_nor_a_route_is_lost_though_an_agent_restarts() {
     let Some(lab) = lab(two_nodes(true)).await else {
@@ -84,6 +82,69 @@ async fn the_api_is_gone_under_traffic_and_neither_a_packet_nor_a_route_is_lost_
     assert_eq!(kernel_state(&lab, "node2").await, before);
     let late = lab.pod_add(PodOptions::new("late", "node2")).await.unwrap();
     assert_eq!(ping(&lab, &from, &late.addresses[0], 1).await, (1, 1));
+    assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+}
+
+/// How soon after the return of the API all is followed again: the longest pause between attempts, and time for the attempt.
+const BACK: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn the_api_is_gone_for_a_minute_under_traffic_without_a_loss_and_is_followed_soon_after_its_return() {
+    let Some(lab) = lab(two_nodes(true)).await else {
+        return;
+    };
+    let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
+    for address in &to {
+        assert_eq!(ping(&lab, &from, address, 1).await, (1, 1));
+    }
+    let before = kernel_state(&lab, "node2").await;
+    lab.set_faults(&json!({"rules": [{"fault": "drop"}], "closeWatches": true}))
+        .await
+        .unwrap();
+    let gone = Instant::now();
+    let (one, other) = tokio::join!(ping(&lab, &from, &to[0], 3000), ping(&lab, &from, &to[1], 3000));
+    assert_eq!((one, other), ((3000, 3000), (3000, 3000)), "sent and received");
+    assert!(gone.elapsed() >= Duration::from_secs(55), "{:?}", gone.elapsed());
+    assert!(failing(&lab, "node1", "nodes").await && failing(&lab, "node2", "nodes").await);
+    assert_eq!(kernel_state(&lab, "node2").await, before);
+    lab.clear_faults().await.unwrap();
+    let back = Instant::now();
+    assert_that_a_node_is_seen_to_come_and_go(&lab, "ghost").await;
+    eprintln!("followed again after {:?}", back.elapsed());
+    assert!(back.elapsed() < BACK, "{:?}", back.elapsed());
+    assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+}
+
+#[tokio::test]
+async fn an_agent_that_may_not_list_a_kind_when_it_starts_changes_nothing_and_says_which() {
+    let Some(lab) = lab(two_nodes(true)).await else {
+        return;
+    };
+    let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
+    for address in &to {
+        assert_eq!(ping(&lab, &from, address, 1).await, (1, 1));
+    }
+    let before = kernel_state(&lab, "node2").await;
+    for kind in ["nodes", "pods", "meshes"] {
+        let rule = json!({"verb": "list", "resource": kind, "fault": {"error": {"code": 403}}});
+        lab.set_faults(&json!({"rules": [rule]})).await.unwrap();
+        lab.node_kill("node2").await.unwrap();
+        let refused = async {
+            until("the agent to say what it lacks", async || {
+                let unready = ask_agent(&lab, "node2", "/readyz").await.unwrap_or_default();
+                unready.contains(&format!("{kind}: 403")) && unready.contains("ClusterRole")
+            })
+            .await;
+            for address in &to {
+                assert_eq!(ping(&lab, &from, address, 20).await, (20, 20), "without {kind}");
+            }
+            assert_eq!(kernel_state(&lab, "node2").await, before, "without {kind}");
+            lab.clear_faults().await.unwrap();
+        };
+        let (started, ()) = tokio::join!(lab.node_start("node2"), refused);
+        started.unwrap();
+        assert_eq!(kernel_state(&lab, "node2").await, before, "with {kind} again");
+    }
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
 }
 

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -259,6 +261,54 @@ async fn a_device_that_dies_is_made_anew_and_its_peers_are_heard_again_within_tw
     assert!(
         received + 100 >= sent,
         "{received} of {sent} received: more than 2 s of 50 a second are missing"
+    );
+    assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_is_made_anew_and_nothing_leaves_in_the_clear_meanwhile() {
+    let options = LabOptions {
+        nodes: 2,
+        wireguard: "userspace".to_owned(),
+        ..LabOptions::default()
+    };
+    let Some(lab) = lab(options).await else { return };
+    let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
+    assert_eq!(ping(&lab, &from, &to[0], 1).await, (1, 1));
+    let before = devices(&lab, "node1").await;
+    assert_eq!(before.len(), 2, "{before:?}");
+    let stop = format!("kill -STOP {}", before.join(" "));
+    let output = lab
+        .run(Place::Node("node1".into()), &["sh", "-c", &stop])
+        .await
+        .unwrap();
+    assert!(output.success(), "{output:?}");
+    let stopped = Instant::now();
+    // It has been asked twice, for 5 s each time, at the latest when the next pass is due; and has 2 s to end.
+    let argv = [
+        "ping",
+        "-n",
+        "-q",
+        "-c",
+        "1",
+        "-i",
+        "0.2",
+        "-w",
+        "40",
+        to[0].as_str(),
+    ];
+    let again = lab.run_for(from, &argv, Duration::from_secs(60)).await.unwrap();
+    assert!(again.success(), "{again:?}");
+    let after = stopped.elapsed();
+    eprintln!("heard again after {after:?}");
+    assert!(
+        after > Duration::from_secs(5) && after < Duration::from_secs(26),
+        "heard again after {after:?}"
+    );
+    let now = devices(&lab, "node1").await;
+    assert!(
+        now.len() == 2 && now.iter().all(|device| !before.contains(device)),
+        "{before:?}, then {now:?}"
     );
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
 }

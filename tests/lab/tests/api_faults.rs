@@ -86,7 +86,7 @@ async fn the_api_is_gone_under_traffic_and_neither_a_packet_nor_a_route_is_lost_
 }
 
 /// How soon after the return of the API all is followed again: the longest pause between attempts, and time for the attempt.
-const BACK: Duration = Duration::from_secs(20);
+const BACK: Duration = Duration::from_secs(25);
 
 #[tokio::test]
 async fn the_api_is_gone_for_a_minute_under_traffic_without_a_loss_and_is_followed_soon_after_its_return() {

@@ -178,7 +178,7 @@ impl Devices {
     /// Ends a lane's device.
     pub async fn remove(&self, lane: Lane) -> Result<(), DeviceError> {
         match &self.kind {
-            Kind::Kernel { kernel, .. } => Ok(wireguard::remove(kernel, lane.interface()).await?),
+            Kind::Kernel { .. } => Ok(wireguard::remove(lane.interface()).await?),
             Kind::Userspace(userspace) => Ok(userspace.stop(lane.interface()).await?),
             Kind::None => Ok(()),
         }

@@ -62,6 +62,7 @@ impl Pods {
             }
             self.take_down(&owner).await?;
         }
+        self.close(&link.host_name).await?;
         let record = Record {
             interface: link.host_name.clone(),
             mac: link.mac.0,
@@ -171,23 +172,37 @@ impl Pods {
         }
     }
 
+    /// Waits until the guard has forgotten a veth of this name that was there before: it may have had another address.
+    async fn close(&self, interface: &str) -> Result<(), PodError> {
+        if self.reconcile.last().may_be_open(interface) {
+            self.pass_for(interface).await?;
+        }
+        Ok(())
+    }
+
     async fn connect(&self, link: &PodLink) -> Result<(), PodError> {
         veth::create(&self.kernel, link).await?;
-        let view = self.reconcile.pass().await.ok_or(PodError::Stopping)?;
-        if let Some(error) = &view.error {
-            return Err(PodError::Pass { error: error.clone() });
-        }
-        if let Some(failure) = view.failure_of(&link.host_name) {
-            return Err(PodError::Step {
-                action: failure.step.action.to_string(),
-                error: failure.error.clone(),
-            });
-        }
+        let view = self.pass_for(&link.host_name).await?;
         if view.is_open(&link.host_name) {
             Ok(())
         } else {
             Err(PodError::NotInSync)
         }
+    }
+
+    /// A pass in which nothing fails that a pod on this interface needs.
+    async fn pass_for(&self, interface: &str) -> Result<Arc<View>, PodError> {
+        let view = self.reconcile.pass().await.ok_or(PodError::Stopping)?;
+        if let Some(error) = &view.error {
+            return Err(PodError::Pass { error: error.clone() });
+        }
+        if let Some(failure) = view.failure_of(interface) {
+            return Err(PodError::Step {
+                action: failure.step.action.to_string(),
+                error: failure.error.clone(),
+            });
+        }
+        Ok(view)
     }
 
     async fn verify(&self, owner: &Owner, link: PodLink) -> Result<AddResult, PodError> {
@@ -212,11 +227,10 @@ impl Pods {
 
     /// The veth first, then the address: freed while the veth stands it could be given to another pod.
     async fn take_down(&self, owner: &Owner) -> Result<(), PodError> {
-        veth::delete(&self.kernel, &host_interface(owner)).await?;
-        let freed = self.attachments.remove(owner);
-        // Routes and neighbours have gone with the veth; the guard forgets it in this pass or in a later one.
-        self.reconcile.pass().await.ok_or(PodError::Stopping)?;
-        Ok(freed?)
+        veth::delete(&host_interface(owner)).await?;
+        // Routes and neighbours have gone with the veth. Its end is an event, so a pass follows that has the guard forget it;
+        // nobody waits for it, because what is open for a veth that is not there lets nothing through.
+        Ok(self.attachments.remove(owner)?)
     }
 
     /// Takes down what a runtime has done with. That the disk does not take the change is no reason for the pod to stay: on

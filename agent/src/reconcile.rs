@@ -33,8 +33,10 @@ use crate::view::{Failure, View};
 const RESYNC: Duration = Duration::from_secs(10);
 /// The pause before a failed pass is repeated, doubled each time up to [`RESYNC`].
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// How long events of the kernel are gathered before a pass: one act there makes several.
+/// For how long no event of the kernel comes before a pass: one act there makes several, and pods that end together many.
 const GATHER: Duration = Duration::from_millis(20);
+/// How long events of the kernel are gathered at most.
+const GATHER_AT_MOST: Duration = Duration::from_millis(200);
 
 /// What the loop needs.
 pub struct Parts {
@@ -146,7 +148,7 @@ impl Reconciler {
                 // A pass that fails makes events of its own: it is repeated when its time has come, not at once.
                 Some(()) = events.next(), if !failed => {
                     changed = true;
-                    gather(&mut self.requests, &mut waiting).await;
+                    gather(&mut events, &mut self.requests, &mut waiting).await;
                 }
                 () = sleep_until(next) => {}
             }
@@ -348,12 +350,21 @@ impl Reconciler {
     }
 }
 
-/// Waits for more events of the kernel, but no longer than until somebody asks: a pod's own link makes events just
-/// before it is asked for, and its runtime waits.
-async fn gather(requests: &mut mpsc::UnboundedReceiver<Request>, waiting: &mut Vec<Request>) {
-    tokio::select! {
-        Some(request) = requests.recv() => waiting.push(request),
-        () = tokio::time::sleep(GATHER) => {}
+/// Waits until the kernel has no more events for a while, but no longer than until somebody asks: a pod's own link makes
+/// events just before it is asked for, and its runtime waits.
+async fn gather(
+    events: &mut (impl Stream<Item = ()> + Unpin),
+    requests: &mut mpsc::UnboundedReceiver<Request>,
+    waiting: &mut Vec<Request>,
+) {
+    let at_last = Instant::now() + GATHER_AT_MOST;
+    while Instant::now() < at_last {
+        let quiet = at_last.min(Instant::now() + GATHER);
+        tokio::select! {
+            Some(request) = requests.recv() => return waiting.push(request),
+            Some(()) = events.next() => {}
+            () = sleep_until(quiet) => return,
+        }
     }
 }
 

@@ -96,4 +96,10 @@ impl View {
         };
         desired.guard.pods.iter().any(|pod| pod.interface == interface)
     }
+
+    /// Whether the guard may still let packets through for an interface of this name, made before the pass.
+    pub fn may_be_open(&self, interface: &str) -> bool {
+        let mut before = self.observed.open_pods.iter();
+        self.is_open(interface) || before.any(|pod| pod.interface == interface)
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::Stream;
 use thiserror::Error;
@@ -71,21 +70,21 @@ pub struct Kernel {
     config: KernelConfig,
     netlink: Netlink,
     record: Record,
-    /// Whether the last observation found nothing in the guard that must be removed; until the next change of the guard.
-    guard_tidy: AtomicBool,
+    guard: guard::Table,
 }
 
 impl Kernel {
-    /// Opens a netlink socket in the namespace of the calling thread; every method must be called from a thread in
+    /// Opens netlink sockets in the namespace of the calling thread; every method must be called from a thread in
     /// that same namespace. Needs a tokio runtime.
     pub fn new(config: KernelConfig) -> Result<Self, KernelError> {
         let netlink = Netlink::open()?;
         let record = Record::new(config.state_dir.clone());
+        let guard = guard::Table::new(config.nft.clone())?;
         Ok(Self {
             config,
             netlink,
             record,
-            guard_tidy: AtomicBool::new(false),
+            guard,
         })
     }
 
@@ -102,10 +101,10 @@ impl Kernel {
     ) -> Result<(Observed, Vec<DropCounter>), KernelError> {
         let entries = links::list(&self.netlink).await?;
         let listed = addresses::list(&self.netlink).await?;
-        let guard = guard::observe(&self.config.nft).await?;
-        self.guard_tidy.store(guard.tidy, Ordering::Relaxed);
+        let (guard, drops) = self.guard.observe().await?;
         let observed = Observed {
             guard: guard.fingerprint,
+            open_pods: guard.pods,
             links: links::ours(&entries),
             lanes: BTreeMap::new(),
             addresses: addresses::ours(&entries, &listed),
@@ -114,7 +113,7 @@ impl Kernel {
             routes: routes::ours(&self.netlink, &entries).await?,
             sysctls: sysctl::read_all(sysctls)?,
         };
-        Ok((observed, guard.counters))
+        Ok((observed, drops))
     }
 
     /// Does one step. Done already is no error. Making and configuring a lane is its device's business and refused.
@@ -124,10 +123,7 @@ impl Kernel {
         }
         let netlink = &self.netlink;
         match action {
-            Action::InstallGuard(content) => {
-                let tidy = self.guard_tidy.swap(false, Ordering::Relaxed);
-                return Ok(guard::install(&self.config.nft, content, tidy).await?);
-            }
+            Action::InstallGuard(content) => return Ok(self.guard.install(content).await?),
             Action::CreateLane(lane, _) | Action::ConfigureLane(lane, _) => {
                 return Err(KernelError::LaneStep(*lane));
             }
@@ -143,7 +139,7 @@ impl Kernel {
             Action::RemoveFdb(mac) => neighbours::remove_fdb(netlink, *mac).await,
             Action::RemoveNeighbour(link, address) => neighbours::remove(netlink, link, *address).await,
             Action::RemoveAddress(link, address) => addresses::remove(netlink, link, *address).await,
-            Action::RemoveLink(link, _) => links::remove(netlink, link).await,
+            Action::RemoveLink(link, _) => links::remove(link).await,
         }
         .map_err(KernelError::from)
     }

@@ -19,7 +19,7 @@ use warren_model::Lane;
 use warren_plan::state::{VETH_PREFIX, VXLAN_INTERFACE, VXLAN_VNI};
 use warren_plan::{Link, LinkKind, Mac, Vxlan};
 
-use crate::netlink::{Netlink, NetlinkError, accept};
+use crate::netlink::{Netlink, NetlinkError, accept, act_apart};
 
 /// How long the kernel may take to notice a carrier; it does at least once a second.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -316,16 +316,16 @@ pub(crate) async fn operational(netlink: &Netlink, name: &str) -> Result<(), Net
     }
 }
 
-/// Deletes an interface; gone already is fine.
-pub(crate) async fn remove(netlink: &Netlink, name: &str) -> Result<(), NetlinkError> {
+/// Deletes an interface of the calling thread's namespace; gone already is fine. The kernel takes its time to be sure that
+/// nobody uses it any more, and does so for several at once.
+pub(crate) async fn remove(name: &str) -> Result<(), NetlinkError> {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-    let removed = netlink
-        .act(
-            RouteNetlinkMessage::DelLink(message),
-            0,
-            &format!("delete link {name}"),
-        )
-        .await;
+    let removed = act_apart(
+        RouteNetlinkMessage::DelLink(message),
+        0,
+        &format!("delete link {name}"),
+    )
+    .await;
     accept(removed, &[libc::ENODEV])
 }

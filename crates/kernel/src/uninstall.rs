@@ -29,7 +29,7 @@ pub async fn sweep(kernel: &Kernel) -> Result<Sweep, KernelError> {
     }
     for entry in links::list(kernel.netlink()).await? {
         if is_ours(&entry.name) {
-            links::remove(kernel.netlink(), &entry.name).await?;
+            links::remove(&entry.name).await?;
             swept.links.push(entry.name);
         }
     }

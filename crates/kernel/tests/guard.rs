@@ -446,6 +446,77 @@ fn a_table_changed_by_hand_counts_as_missing_and_is_repaired() {
 }
 
 #[test]
+fn pods_come_and_go_without_a_rule_being_written() {
+    node("pods_come_and_go_without_a_rule_being_written", async |node| {
+        let kernel = &node.kernel;
+        let mut guard = guard();
+        let first = guard.pods.clone();
+        let more = ["10.244.1.6", "fd10:244:1::6"].map(|text| OpenPod {
+            interface: "wrn0123456789ab".to_owned(),
+            address: text.parse().unwrap(),
+        });
+        kernel.apply(&Action::InstallGuard(guard.clone())).await.unwrap();
+        // With their handles, of which a new rule has a new one.
+        let rules = || sh("nft --handle --terse list table inet warren");
+        let before = rules();
+        for pods in [
+            first.iter().chain(&more).cloned().collect(),
+            more.iter().cloned().collect(),
+            first,
+            BTreeSet::new(),
+        ] {
+            kernel.observe(&[]).await.unwrap();
+            guard.pods = pods;
+            kernel.apply(&Action::InstallGuard(guard.clone())).await.unwrap();
+            let observed = kernel.observe(&[]).await.unwrap();
+            assert_eq!(observed.guard, Some(guard.fingerprint()));
+            assert_eq!(observed.open_pods, guard.pods);
+            assert_eq!(rules(), before);
+            let sets = sh("nft list set inet warren pods4; nft list set inet warren pods6");
+            for pod in &guard.pods {
+                let element = format!("\"{}\" . {}", pod.interface, pod.address);
+                assert!(sets.contains(&element), "{sets}");
+            }
+            assert_eq!(sets.matches(" . ").count(), guard.pods.len() + 2, "{sets}");
+        }
+    });
+}
+
+#[test]
+fn a_pod_is_never_opened_in_a_table_that_was_changed_since_it_was_looked_at() {
+    node(
+        "a_pod_is_never_opened_in_a_table_that_was_changed_since_it_was_looked_at",
+        async |node| {
+            let kernel = &node.kernel;
+            let mut guard = guard();
+            for (number, change) in [
+                "nft flush table inet warren",
+                "nft delete table inet warren",
+                "nft insert rule inet warren from-pod accept",
+                "nft flush set inet warren pods4",
+                "nft add table inet theirs",
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                kernel.apply(&Action::InstallGuard(guard.clone())).await.unwrap();
+                let observed = kernel.observe(&[]).await.unwrap();
+                assert_eq!(observed.open_pods, guard.pods);
+                sh(change);
+                guard.pods.insert(OpenPod {
+                    interface: "wrnnew".to_owned(),
+                    address: std::net::Ipv4Addr::from([10, 244, 1, 10 + number as u8]).into(),
+                });
+                kernel.apply(&Action::InstallGuard(guard.clone())).await.unwrap();
+                let observed = kernel.observe(&[]).await.unwrap();
+                assert_eq!(observed.guard, Some(guard.fingerprint()), "{change}");
+                assert_eq!(observed.open_pods, guard.pods, "{change}");
+            }
+        },
+    );
+}
+
+#[test]
 fn a_missing_program_is_named() {
     node("a_missing_program_is_named", async |node| {
         let config = warren_kernel::KernelConfig {

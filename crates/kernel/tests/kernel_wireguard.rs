@@ -110,7 +110,7 @@ async fn changes(kernel: &warren_kernel::Kernel) {
         model.apply(&change);
         assert_eq!(observe().await.as_ref(), Some(&model), "after {change}");
     }
-    wireguard::remove(kernel, "warren0").await.unwrap();
-    wireguard::remove(kernel, "warren0").await.unwrap();
+    wireguard::remove("warren0").await.unwrap();
+    wireguard::remove("warren0").await.unwrap();
     assert_eq!(observe().await, None);
 }

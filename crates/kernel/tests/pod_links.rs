@@ -98,7 +98,7 @@ fn a_pod_of_one_family_has_no_route_of_the_other() {
             veth::create(&node.kernel, &link).await.unwrap();
             assert_eq!(veth::check(&node.kernel, &link).await.unwrap(), []);
             assert_eq!(pod.sh(&format!("ip {family} route show default")), "");
-            veth::delete(&node.kernel, &link.host_name).await.unwrap();
+            veth::delete(&link.host_name).await.unwrap();
         }
     });
 }
@@ -155,7 +155,7 @@ fn checking_names_each_thing_that_is_not_as_it_was_made() {
                     differences,
                     "{change}"
                 );
-                veth::delete(&node.kernel, &link.host_name).await.unwrap();
+                veth::delete(&link.host_name).await.unwrap();
             }
         },
     );
@@ -257,10 +257,7 @@ fn a_host_name_without_our_mark_is_refused() {
                 "{name}"
             );
             assert!(
-                matches!(
-                    veth::delete(&node.kernel, name).await,
-                    Err(VethError::HostName(_))
-                ),
+                matches!(veth::delete(name).await, Err(VethError::HostName(_))),
                 "{name}"
             );
         }
@@ -291,9 +288,9 @@ fn deleting_is_repeatable_by_either_name() {
         let pod = Room::new();
         let link = link(&pod, &["10.244.1.5"]);
         veth::create(kernel, &link).await.unwrap();
-        veth::delete(kernel, &link.host_name).await.unwrap();
+        veth::delete(&link.host_name).await.unwrap();
         nothing_left(&pod);
-        veth::delete(kernel, &link.host_name).await.unwrap();
+        veth::delete(&link.host_name).await.unwrap();
 
         veth::create(kernel, &link).await.unwrap();
         assert!(veth::delete_in_pod(kernel, pod.path(), "eth0").await.unwrap());

@@ -88,12 +88,12 @@ impl Steps {
     }
 
     fn guard(&mut self, desired: &Desired, observed: &Observed) {
-        if observed.guard == Some(desired.guard.fingerprint()) {
-            return;
-        }
+        let same_rules = observed.guard == Some(desired.guard.fingerprint());
         let reason = match observed.guard {
+            _ if same_rules && observed.open_pods == desired.guard.pods => return,
             None => "it is not there, or not whole",
-            Some(_) => "nodes, pods or the Mesh have changed",
+            Some(_) if same_rules => "pods have come or gone",
+            Some(_) => "nodes or the Mesh have changed",
         };
         self.push(Action::InstallGuard(desired.guard.clone()), reason);
     }

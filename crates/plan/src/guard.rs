@@ -45,11 +45,12 @@ pub struct OpenPod {
 }
 
 /// Raised whenever the same [`Guard`] is rendered to other rules, so that an upgraded agent installs them.
-const RULES_VERSION: u32 = 2;
+const RULES_VERSION: u32 = 3;
 
 impl Guard {
-    /// A number that stands for exactly this content (FNV-1a, 64 bits, of its text). It is kept in the table itself,
-    /// so that what is installed can be compared without reading thousands of elements back.
+    /// A number that stands for exactly this content but for the pods (FNV-1a, 64 bits, of its text). It is kept in the
+    /// table itself, so that what is installed can be compared without reading thousands of elements back. Which pods are
+    /// open is read back, because each pod that comes or goes would otherwise mean another table.
     pub fn fingerprint(&self) -> u64 {
         struct Text(Fnv);
         impl fmt::Write for Text {
@@ -58,8 +59,18 @@ impl Guard {
                 Ok(())
             }
         }
+        // Taken apart, so that a new field is not forgotten.
+        let Self {
+            local,
+            sealed,
+            clear,
+            pods: _,
+            masquerade,
+            pod_networks,
+        } = self;
+        let rules = (local, sealed, clear, masquerade, pod_networks);
         let mut hashed = Text(Fnv::new());
-        let written = fmt::write(&mut hashed, format_args!("{RULES_VERSION} {self:?}"));
+        let written = fmt::write(&mut hashed, format_args!("{RULES_VERSION} {rules:?}"));
         debug_assert!(written.is_ok(), "hashing cannot fail");
         hashed.0.finish()
     }

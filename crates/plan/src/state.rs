@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use warren_model::{Announcement, Epoch, Lane, NodeName, Path, PublicKey, Refusal};
 
-use crate::guard::Guard;
+use crate::guard::{Guard, OpenPod};
 use crate::lane::{Endpoints, LaneConfig, LaneObserved};
 
 /// The protocol number of our routes (`ip route show proto 87`), so that they are told from everyone else's.
@@ -85,6 +85,8 @@ pub struct PeerPlan {
 pub struct Observed {
     /// The fingerprint of the guard that is installed; `None` if there is none, or not all of it.
     pub guard: Option<u64>,
+    /// The pods that are open in it.
+    pub open_pods: BTreeSet<OpenPod>,
     /// Interfaces that bear our names.
     pub links: BTreeMap<String, Link>,
     /// WireGuard state of the lanes that exist.

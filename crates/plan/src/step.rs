@@ -22,7 +22,7 @@ pub struct Step {
 /// What a step does. Each is one act for the kernel, and each but the creations may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Put this content into the nft table, in one transaction.
+    /// Put this content into the nft table, in one transaction; of what is there already, nothing is written.
     InstallGuard(Guard),
     /// Make a lane's WireGuard device, down.
     CreateLane(Lane, LinkMtu),
@@ -144,7 +144,10 @@ impl Observed {
     /// with an interface all that hangs on it.
     pub fn apply(&mut self, action: &Action) {
         match action {
-            Action::InstallGuard(guard) => self.guard = Some(guard.fingerprint()),
+            Action::InstallGuard(guard) => {
+                self.guard = Some(guard.fingerprint());
+                self.open_pods = guard.pods.clone();
+            }
             Action::CreateLane(lane, mtu) => {
                 self.create(lane.interface(), LinkKind::Lane(*lane), *mtu);
                 self.lanes.insert(*lane, LaneObserved::default());

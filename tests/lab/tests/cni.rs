@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -57,6 +58,29 @@ async fn a_pod_is_attached_checked_and_detached_and_nothing_of_it_stays() {
     lab.pod_cni("pod", CniCommand::Check).await.unwrap();
     lab.pod_remove("pod").await.unwrap();
     assert_eq!(network(&lab).await, before);
+}
+
+#[tokio::test]
+async fn a_pod_that_comes_again_at_once_is_open_for_the_addresses_it_has_now() {
+    let Some(lab) = lab(LabOptions {
+        nodes: 1,
+        ..LabOptions::default()
+    })
+    .await
+    else {
+        return;
+    };
+    lab.pod_add(PodOptions::new("pod", "node1")).await.unwrap();
+    for _ in 0..4 {
+        lab.pod_cni("pod", CniCommand::Del).await.unwrap();
+        let added = lab.pod_cni("pod", CniCommand::Add).await.unwrap();
+        let addresses = added["ips"].as_array().unwrap().iter().map(|ip| {
+            let address = ip["address"].as_str().unwrap();
+            address.split('/').next().unwrap().to_owned()
+        });
+        // At once, without waiting: DEL leaves it to a later pass, and ADD waits for that one.
+        assert_eq!(open_addresses(&lab).await, addresses.collect());
+    }
 }
 
 #[tokio::test]
@@ -188,6 +212,20 @@ async fn plugin(lab: &Lab, facts: &Facts, pod: Option<&PodFacts>, command: &str,
     )
     .await
     .unwrap()
+}
+
+/// The addresses that the first node's guard has open.
+async fn open_addresses(lab: &Lab) -> BTreeSet<String> {
+    let script = "nft list set inet warren pods4; nft list set inet warren pods6";
+    let output = lab
+        .run(Place::Node("node1".to_owned()), &["sh", "-c", script])
+        .await
+        .unwrap();
+    assert!(output.success(), "{output:?}");
+    // Elements are `"INTERFACE" . ADDRESS`.
+    let elements = output.stdout.split("\" . ").skip(1);
+    let addresses = elements.filter_map(|rest| rest.split([',', ' ', '\n']).next());
+    addresses.map(str::to_owned).collect()
 }
 
 /// Names of links and all routes of the first node.

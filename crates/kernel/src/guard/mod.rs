@@ -3,21 +3,29 @@
 //! The table is only ever changed in one transaction, so that there is no instant without it. Its own description (a
 //! fingerprint of the content and the number of rules in each chain) is kept inside, as the comment of the one rule
 //! of chain `fingerprint`: a table that was changed by hand no longer fits its description and counts as missing.
+//!
+//! The open pods are the elements of two sets. They are read back and changed one by one, by netlink and in a transaction
+//! that the kernel refuses if anybody has changed any rule since the look that it is based on.
 
 mod listing;
+mod message;
+mod netfilter;
 mod render;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use thiserror::Error;
 use tokio::process::Command;
-use warren_plan::Guard;
+use warren_plan::{Guard, OpenPod};
 
 use listing::Listing;
+use netfilter::Netfilter;
 pub use render::{COUNTERS, render};
 
 /// What cannot be done to the guard.
@@ -40,6 +48,9 @@ pub enum GuardError {
         /// What it printed, first lines.
         message: String,
     },
+    /// The kernel does not answer about its rules.
+    #[error("cannot ask the kernel's nf_tables: this takes CAP_NET_ADMIN and a kernel that has it")]
+    Netlink(#[source] io::Error),
     /// It printed something else than the listing asked for.
     #[error("cannot read nft's list of table inet warren: nft 1.0 or newer with JSON support is needed")]
     Listing(#[source] serde_json::Error),
@@ -47,9 +58,9 @@ pub enum GuardError {
 
 impl GuardError {
     /// Whether the same may succeed later without a change elsewhere: nft refuses when another program changed the
-    /// rules at the same time.
+    /// rules at the same time, and a look ends when it does so all the time.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        matches!(self, Self::Refused { .. } | Self::Netlink(_))
     }
 }
 
@@ -64,9 +75,100 @@ pub struct DropCounter {
     pub bytes: u64,
 }
 
-/// Puts the table's content in place, in one transaction. Counters keep counting. `tidy`: nothing is in the table that
-/// has to be removed, as a [`Seen`] of just now says; otherwise that is looked up.
-pub(crate) async fn install(nft: &Path, guard: &Guard, tidy: bool) -> Result<(), GuardError> {
+/// The table of one network namespace, and what was last seen of it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    nft: PathBuf,
+    netfilter: Netfilter,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// The table as one look shows it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// The generation of the rules that this was seen in: while the kernel names the same, nothing has changed.
+    generation: u32,
+    /// Of what is installed; `None` if there is no table or it was changed by hand.
+    pub(crate) fingerprint: Option<u64>,
+    /// Whether there is nothing in it that [`render`] does not make.
+    tidy: bool,
+    /// The pods that are open.
+    pub(crate) pods: BTreeSet<OpenPod>,
+}
+
+impl Table {
+    /// The table of the namespace of the calling thread.
+    pub(crate) fn new(nft: PathBuf) -> Result<Self, GuardError> {
+        Ok(Self {
+            nft,
+            netfilter: Netfilter::open().map_err(GuardError::Netlink)?,
+            seen: Mutex::new(None),
+        })
+    }
+
+    /// Looks at the table, and at what was dropped so far, by reason. The nft program runs only if the kernel says that
+    /// some rule was changed since the last look.
+    pub(crate) async fn observe(&self) -> Result<(Seen, Vec<DropCounter>), GuardError> {
+        let before = self.seen().take();
+        let look = self.netfilter.look().await.map_err(GuardError::Netlink)?;
+        let same = before.filter(|seen| seen.generation == look.generation);
+        let (seen, lasting) = match same {
+            Some(seen) => (seen, true),
+            None => {
+                let listing = list(&self.nft).await?.unwrap_or_default();
+                // Every guard is made of the same objects.
+                let objects = render::objects(&Guard::default());
+                let seen = Seen {
+                    generation: look.generation,
+                    fingerprint: listing.fingerprint(),
+                    tidy: listing.removal_of_what_is_not(&objects).is_empty(),
+                    pods: look.pods,
+                };
+                // Nobody knows what nft has listed of which generation if there was another in between.
+                let now = self.netfilter.generation().await.map_err(GuardError::Netlink)?;
+                (seen, now == look.generation)
+            }
+        };
+        *self.seen() = lasting.then(|| seen.clone());
+        Ok((seen, look.counters))
+    }
+
+    /// Puts the table's content in place, in one transaction. Counters keep counting. Where only the pods are others than
+    /// those last seen, and the rules are still those, only these pods are opened and closed.
+    pub(crate) async fn install(&self, guard: &Guard) -> Result<(), GuardError> {
+        let seen = self.seen().take();
+        let tidy = seen.as_ref().is_some_and(|seen| seen.tidy);
+        let same_rules = seen.filter(|seen| seen.tidy && seen.fingerprint == Some(guard.fingerprint()));
+        if let Some(seen) = same_rules {
+            let open = guard.pods.difference(&seen.pods).cloned().collect();
+            let close = seen.pods.difference(&guard.pods).cloned().collect();
+            match self.netfilter.change_pods(seen.generation, open, close).await {
+                Ok(generation) => {
+                    *self.seen() = generation.map(|generation| Seen {
+                        generation,
+                        pods: guard.pods.clone(),
+                        ..seen
+                    });
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the rules have changed since the last look; writing the whole table");
+                    return install(&self.nft, guard, false).await;
+                }
+            }
+        }
+        install(&self.nft, guard, tidy).await
+    }
+
+    /// A panic elsewhere leaves it whole: it is replaced in one assignment.
+    fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts the table's whole content in place, in one transaction. `tidy`: nothing is in the table that has to be removed, as
+/// a look of just now says; otherwise that is looked up.
+async fn install(nft: &Path, guard: &Guard, tidy: bool) -> Result<(), GuardError> {
     let mut text = render(guard);
     if !tidy {
         let present = list(nft).await?.unwrap_or_default();
@@ -84,29 +186,6 @@ pub(crate) async fn install(nft: &Path, guard: &Guard, tidy: bool) -> Result<(),
         }
         other => other,
     }
-}
-
-/// The table as one listing shows it.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    /// Of what is installed; `None` if there is no table or it was changed by hand.
-    pub(crate) fingerprint: Option<u64>,
-    /// Whether there is nothing in it that [`render`] does not make.
-    pub(crate) tidy: bool,
-    /// What was dropped so far, by reason; empty without a table.
-    pub(crate) counters: Vec<DropCounter>,
-}
-
-/// Looks at the table. Each look runs a program, so all that is asked of it is answered by one.
-pub(crate) async fn observe(nft: &Path) -> Result<Seen, GuardError> {
-    let listing = list(nft).await?.unwrap_or_default();
-    // Every guard is made of the same objects.
-    let objects = render::objects(&Guard::default());
-    Ok(Seen {
-        fingerprint: listing.fingerprint(),
-        tidy: listing.removal_of_what_is_not(&objects).is_empty(),
-        counters: listing.counters,
-    })
 }
 
 /// What was dropped so far, by reason; empty without a table.

@@ -31,6 +31,14 @@ pub const COUNTERS: [&str; 9] = [
     "plaintext-out",
 ];
 
+/// The table, of family inet.
+pub(super) const TABLE: &str = "warren";
+
+/// The sets of open pods, one a family: keys are the host side of a pod's veth and the pod's address.
+pub(super) const PODS_V4: &str = "pods4";
+/// See [`PODS_V4`].
+pub(super) const PODS_V6: &str = "pods6";
+
 /// The chain that holds the table's description of itself.
 pub(super) const FINGERPRINT_CHAIN: &str = "fingerprint";
 
@@ -125,8 +133,8 @@ fn sets(guard: &Guard) -> BTreeMap<String, Set> {
     networks(&mut sets, "masquerade", guard.masquerade.iter().copied());
     networks(&mut sets, "pod_networks", guard.pod_networks.iter().copied());
     for (name, make, v4) in [
-        ("pods4", "type ifname . ipv4_addr;", true),
-        ("pods6", "type ifname . ipv6_addr;", false),
+        (PODS_V4, "type ifname . ipv4_addr;", true),
+        (PODS_V6, "type ifname . ipv6_addr;", false),
     ] {
         let pods = guard.pods.iter().filter(|pod| pod.address.is_ipv4() == v4);
         let elements = pods

@@ -138,7 +138,7 @@ pub async fn create(kernel: &Kernel, link: &PodLink) -> Result<(), VethError> {
     let finished = finish(kernel, link, &namespace).await;
     if finished.is_err() {
         // One side takes the other with it, and all that hangs on both. The first error is the one to report.
-        if let Err(error) = links::remove(kernel.netlink(), &link.host_name).await {
+        if let Err(error) = links::remove(&link.host_name).await {
             tracing::warn!(link = link.host_name, %error, "cannot undo a half-made pod link");
         }
     }
@@ -168,10 +168,10 @@ pub async fn set_mtu(
     }
 }
 
-/// Removes a pod's link by its host side; gone already is fine.
-pub async fn delete(kernel: &Kernel, host_name: &str) -> Result<(), VethError> {
+/// Removes a pod's link by its host side, in the namespace of the calling thread; gone already is fine.
+pub async fn delete(host_name: &str) -> Result<(), VethError> {
     check_host_name(host_name)?;
-    Ok(links::remove(kernel.netlink(), host_name).await?)
+    Ok(links::remove(host_name).await?)
 }
 
 /// Removes a pod's link by its name in the pod, for when the host side's name is not known. An interface of that name
@@ -197,7 +197,7 @@ pub async fn delete_in_pod(kernel: &Kernel, netns: &Path, if_name: &str) -> Resu
     }) else {
         return Ok(false);
     };
-    links::remove(kernel.netlink(), &host_side.name).await?;
+    links::remove(&host_side.name).await?;
     Ok(true)
 }
 

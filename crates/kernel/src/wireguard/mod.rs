@@ -87,9 +87,9 @@ impl WireguardError {
 /// is one. The error says why not.
 pub async fn probe(kernel: &Kernel) -> Result<(), WireguardError> {
     // A probe that was killed halfway left one.
-    links::remove(kernel.netlink(), PROBE).await?;
+    links::remove(PROBE).await?;
     match links::create_wireguard(kernel.netlink(), PROBE, 1420).await {
-        Ok(()) => Ok(links::remove(kernel.netlink(), PROBE).await?),
+        Ok(()) => Ok(links::remove(PROBE).await?),
         Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Err(WireguardError::Unsupported(error)),
         Err(error) => Err(error.into()),
     }
@@ -104,8 +104,8 @@ pub async fn create(kernel: &Kernel, name: &str, mtu: u32) -> Result<(), Wiregua
 }
 
 /// Deletes a WireGuard interface; gone already is fine.
-pub async fn remove(kernel: &Kernel, name: &str) -> Result<(), WireguardError> {
-    Ok(links::remove(kernel.netlink(), name).await?)
+pub async fn remove(name: &str) -> Result<(), WireguardError> {
+    Ok(links::remove(name).await?)
 }
 
 /// A generic netlink socket for the WireGuard devices of one network namespace.

@@ -16,7 +16,7 @@ use warren_model::{
 use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::VXLAN_INTERFACE;
 use warren_plan::{
-    Attachment, Cluster, Endpoints, Link, LinkKind, Local, Mac, Observed, Route, RouteTarget,
+    Attachment, Cluster, Endpoints, Link, LinkKind, Local, Mac, Observed, OpenPod, Route, RouteTarget,
     UnderlayAddress, Vxlan, compute,
 };
 
@@ -134,13 +134,17 @@ pub(crate) fn an_observed() -> impl Strategy<Value = Observed> {
         btree_map(a_net(), a_route(), 0..8),
     );
     let devices = [a_device(), a_device()];
-    (option::of(any::<u64>()), links, devices, hung_on_links).prop_map(
-        |(guard, links, [zero, one], (addresses, neighbours, fdb, routes))| {
+    let open_pod =
+        (an_interface(), an_address()).prop_map(|(interface, address)| OpenPod { interface, address });
+    let guard = (option::of(any::<u64>()), btree_set(open_pod, 0..4));
+    (guard, links, devices, hung_on_links).prop_map(
+        |((guard, open_pods), links, [zero, one], (addresses, neighbours, fdb, routes))| {
             let exists = |name: &str| links.contains_key(name);
             let lanes = [(Lane::Zero, zero), (Lane::One, one)];
             let is_lane = |lane: &Lane| matches!(links.get(lane.interface()), Some(Link { kind: LinkKind::Lane(found), .. }) if found == lane);
             Observed {
                 guard,
+                open_pods,
                 lanes: lanes.into_iter().filter(|(lane, _)| is_lane(lane)).collect(),
                 addresses: addresses.into_iter().filter(|(link, _)| exists(link)).collect(),
                 neighbours: neighbours.into_iter().filter(|((link, _), _)| exists(link)).collect(),

@@ -36,6 +36,7 @@ fn observation_of(desired: &Desired) -> Observed {
     });
     Observed {
         guard: Some(desired.guard.fingerprint()),
+        open_pods: desired.guard.pods.clone(),
         links: desired.links.clone(),
         lanes: lanes.collect(),
         addresses: desired.addresses.clone(),
@@ -123,6 +124,16 @@ proptest! {
         let desired = compute(&situation.cluster, &situation.local);
         let steps = diff(&desired, &observation_of(&desired));
         prop_assert!(steps.is_empty(), "{:?}", steps);
+    }
+
+    #[test]
+    fn other_open_pods_are_a_difference_of_the_guard_alone(situation in a_situation()) {
+        let desired = compute(&situation.cluster, &situation.local);
+        let open_pods = situation.observed.open_pods;
+        let observed = Observed { open_pods: open_pods.clone(), ..observation_of(&desired) };
+        let steps = diff(&desired, &observed);
+        let guards = steps.iter().filter(|step| matches!(step.action, Action::InstallGuard(_))).count();
+        prop_assert_eq!((steps.len(), guards), if open_pods == desired.guard.pods { (0, 0) } else { (1, 1) });
     }
 
     #[test]

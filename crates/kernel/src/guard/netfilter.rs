@@ -1,0 +1,218 @@
+//! What is asked of nf_tables by netlink and not by the nft program, because each ADD and DEL of a pod asks it: the
+//! generation of the rules, the counters, and the elements of the sets of open pods (`nfnetlink.h`, `nf_tables.h`).
+//!
+//! Starting nft takes more milliseconds than all else that attaching a pod takes. The kernel numbers the generations of
+//! its rules: while the number stands, nobody has changed anything, and what nft has listed once need not be listed again.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use warren_plan::OpenPod;
+
+use super::DropCounter;
+use super::message::{Batch, Message, Request, messages};
+use crate::netlink::{ANSWER_TIMEOUT, DUMP_ATTEMPTS};
+
+/// What one look finds, all of one generation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// The generation of all rules of the network namespace, whoever's.
+    pub(super) generation: u32,
+    /// The counters of the table; empty without a table.
+    pub(super) counters: Vec<DropCounter>,
+    /// What is in the sets of open pods; empty without these sets.
+    pub(super) pods: BTreeSet<OpenPod>,
+}
+
+/// A netlink socket of nf_tables in one network namespace. Requests go one at a time.
+#[derive(Debug, Clone)]
+pub(super) struct Netfilter {
+    socket: Arc<Mutex<Socket>>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    descriptor: OwnedFd,
+    sequence: u32,
+}
+
+impl Netfilter {
+    /// Opens a socket in the namespace of the calling thread.
+    pub(super) fn open() -> io::Result<Self> {
+        let descriptor = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkNetFilter,
+        )?;
+        let patience = i64::try_from(ANSWER_TIMEOUT.as_secs()).unwrap_or(i64::MAX);
+        setsockopt(&descriptor, sockopt::ReceiveTimeout, &TimeVal::seconds(patience))?;
+        let socket = Socket {
+            descriptor,
+            sequence: 0,
+        };
+        Ok(Self {
+            socket: Arc::new(Mutex::new(socket)),
+        })
+    }
+
+    /// The generation of the rules now.
+    pub(super) async fn generation(&self) -> io::Result<u32> {
+        self.with(Socket::generation).await
+    }
+
+    /// Looks at counters and open pods.
+    pub(super) async fn look(&self) -> io::Result<Look> {
+        self.with(Socket::look).await
+    }
+
+    /// Changes the open pods in one transaction, provided that the rules are still of this generation. Returns the
+    /// generation after it, if nobody else has changed anything since; `None` if that cannot be said.
+    ///
+    /// # Errors
+    /// `ERESTART`: the rules are of another generation; nothing was changed then, as after any error.
+    pub(super) async fn change_pods(
+        &self,
+        generation: u32,
+        open: Vec<OpenPod>,
+        close: Vec<OpenPod>,
+    ) -> io::Result<Option<u32>> {
+        self.with(move |socket| {
+            socket.change_pods(generation, &open, &close)?;
+            // Each transaction adds one. Zero is left out.
+            let next = generation.wrapping_add(1).max(1);
+            Ok((socket.generation()? == next).then_some(next))
+        })
+        .await
+    }
+
+    /// A transaction that removes something waits for all processors, so it is not for the threads of the runtime.
+    async fn with<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Socket) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let socket = Arc::clone(&self.socket);
+        // A panic elsewhere leaves the socket usable: answers are told apart by their sequence number.
+        let act = move || act(&mut socket.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(act).await.map_err(io::Error::other)?
+    }
+}
+
+impl Socket {
+    fn generation(&mut self) -> io::Result<u32> {
+        let mut generation = None;
+        self.ask(Request::generation(), |message| {
+            generation = generation.or(message.generation());
+        })?;
+        generation.ok_or_else(|| io::Error::from(Errno::ENOMSG))
+    }
+
+    fn look(&mut self) -> io::Result<Look> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut look = Look {
+                generation: self.generation()?,
+                ..Look::default()
+            };
+            let counters = &mut look.counters;
+            missing_is_empty(self.ask(Request::counters(), |message| {
+                counters.extend(message.counter());
+            }))?;
+            for v6 in [false, true] {
+                let pods = &mut look.pods;
+                missing_is_empty(self.ask(Request::pods(v6), |message| pods.extend(message.pods(v6))))?;
+            }
+            if self.generation()? == look.generation {
+                return Ok(look);
+            }
+        }
+        Err(Errno::EAGAIN.into())
+    }
+
+    /// Sends a request and takes its answers, to the last.
+    fn ask(&mut self, request: Request, mut each: impl FnMut(&Message<'_>)) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.sequence;
+        self.send(&request.bytes(sequence))?;
+        self.receive(|message| {
+            if message.sequence() != sequence {
+                return Ok(false);
+            }
+            if let Some(errno) = message.error() {
+                return if errno == 0 {
+                    Ok(true)
+                } else {
+                    Err(io::Error::from_raw_os_error(errno))
+                };
+            }
+            if message.is_interrupted() {
+                return Err(Errno::EAGAIN.into());
+            }
+            each(message);
+            Ok(message.is_done() || !request.is_dump())
+        })
+    }
+
+    fn change_pods(&mut self, generation: u32, open: &[OpenPod], close: &[OpenPod]) -> io::Result<()> {
+        let first = self.sequence.wrapping_add(1);
+        let mut batch = Batch::new(first, generation);
+        batch.open(open);
+        batch.close(close);
+        let Some((bytes, last_change, last)) = batch.finish() else {
+            return Ok(());
+        };
+        self.sequence = last;
+        self.send(&bytes)?;
+        self.receive(|message| {
+            let of_batch = message.sequence().wrapping_sub(first) <= last.wrapping_sub(first);
+            match message.error() {
+                // Errors come before what the last change is answered, and mean that nothing was changed.
+                Some(errno) if of_batch && errno != 0 => Err(io::Error::from_raw_os_error(errno)),
+                Some(_) => Ok(message.sequence() == last_change),
+                None => Ok(false),
+            }
+        })
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let kernel = NetlinkAddr::new(0, 0);
+        let sent = sendto(self.descriptor.as_raw_fd(), bytes, &kernel, MsgFlags::empty())?;
+        if sent == bytes.len() {
+            Ok(())
+        } else {
+            Err(Errno::EMSGSIZE.into())
+        }
+    }
+
+    /// Takes messages until one is said to be the last.
+    fn receive(&self, mut last: impl FnMut(&Message<'_>) -> io::Result<bool>) -> io::Result<()> {
+        // The kernel fills dumps to 32 KiB at most.
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let length = match recv(self.descriptor.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => continue,
+                other => other?,
+            };
+            for message in messages(&buffer[..length]) {
+                if last(&message)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Without the table, or without the set, there is nothing in it.
+fn missing_is_empty(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}

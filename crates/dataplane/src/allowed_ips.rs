@@ -9,7 +9,7 @@ use prefix_trie::joint::map::JointPrefixMap;
 /// The allowed IPs of all peers. A prefix belongs to one peer at a time: adding it to another one moves it.
 ///
 /// `P` is what a look-up gives, `id` tells peers apart.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct AllowedIps<P> {
     owners: JointPrefixMap<IpNet, (u32, P)>,
     prefixes: HashMap<u32, BTreeSet<IpNet>>,

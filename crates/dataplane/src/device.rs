@@ -1,80 +1,124 @@
 //! A WireGuard device: its key, its sockets, its interface and its peers, and the way of a packet through them.
 //!
+//! ```text
+//!   interface ─> reading ─> slots ─> outbound ─> UDP ─> peers
+//!                                        ^
+//!                        control: handshakes, timers <─ mailbox
+//!                                        ^
+//!   interface <────────── inbound <─ UDP <┴─────────── peers
+//! ```
+//!
 //! | module | what it is about |
 //! |---|---|
-//! | `outbound` | a packet from the interface becomes a datagram to a peer |
-//! | `inbound` | a datagram becomes a packet on the interface, or an answer |
+//! | `threads` | who runs what |
+//! | `reading`, `slots`, `outbound` | frames of the interface become datagrams to peers |
+//! | `inbound` | datagrams become frames on the interface |
+//! | `mailbox`, `control` | handshakes and timers, away from the way of the packets |
+//! | `tables`, `member`, `indices` | peers, by address and key; their sessions, by index |
 //! | `configure` | changing and describing the device while packets flow |
-//! | `threads` | who runs all that |
 //!
-//! Threads share one [`Device`]. A packet takes the table's lock for reading, for one look-up, and then its peer's for
-//! one encryption; nothing is held while a system call runs. Changes are made one at a time.
+//! A worker thread carries packets in batches. For each batch it reads the clock once and takes one look at the
+//! tables, which are never changed but replaced: packets take no lock, allocate nothing and wait for nobody.
 
 mod configure;
+mod control;
 mod inbound;
+mod indices;
+mod mailbox;
+mod member;
 mod outbound;
+mod reading;
+mod slots;
+mod tables;
 pub(crate) mod threads;
 
-use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
-use warren_model::PublicKey;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
-use crate::allowed_ips::AllowedIps;
+use self::configure::Configured;
+use self::indices::Indices;
+use self::mailbox::Mailbox;
+use self::member::Member;
+use self::tables::Tables;
 use crate::drops::{DropCounters, DropReason};
-use crate::old_noise::Gate;
-use crate::old_peer::Peer;
+use crate::noise::{Gate, Millis};
+use crate::offload::VnetHeader;
+use crate::peer::Wish;
+use crate::peer::staged::StagedBudget;
 use crate::tun::Tun;
 use crate::udp::Sockets;
+
+/// Bytes of packets that wait for sessions, of all peers together.
+const STAGED_BYTES: usize = 8 << 20;
 
 /// A device.
 pub struct Device {
     tun: Tun,
+    started: Instant,
     /// The interface's MTU as last seen.
     mtu: AtomicUsize,
-    sockets: RwLock<Arc<Sockets>>,
-    /// Written to when the sockets have been replaced, to wake the thread that waits for the old ones.
-    rebound: io::PipeWriter,
-    gate: RwLock<Option<Arc<Gate>>>,
-    tables: RwLock<Tables>,
+    merging: Merging,
+    sockets: ArcSwap<Sockets>,
+    gate: ArcSwapOption<Gate>,
+    tables: ArcSwap<Tables>,
+    indices: Indices,
+    mailbox: Mailbox,
+    staged: StagedBudget,
     drops: DropCounters,
     /// Held by whoever changes the device.
     configuring: Mutex<Configured>,
+    /// Told when the sockets have been replaced.
+    rebound: Condvar,
 }
 
-/// Peers by everything they are looked up by.
-#[derive(Default)]
-struct Tables {
-    by_key: BTreeMap<PublicKey, Arc<Peer>>,
-    by_index: HashMap<u32, Arc<Peer>>,
-    allowed_ips: AllowedIps<Arc<Peer>>,
+/// Which long frames the kernel takes from us.
+struct Merging {
+    streams: AtomicBool,
+    datagrams: AtomicBool,
 }
 
-/// What only configuration looks at.
-#[derive(Default)]
-struct Configured {
-    fwmark: u32,
+impl Merging {
+    /// The kernel has refused a frame of this kind.
+    fn refused(&self, header: &VnetHeader) {
+        let kind = if header.gso_type == VnetHeader::GSO_UDP_L4 {
+            &self.datagrams
+        } else {
+            &self.streams
+        };
+        if kind.swap(false, Ordering::Relaxed) {
+            tracing::info!(
+                kind = header.gso_type,
+                "the kernel refuses long frames of this kind: writing packets one by one"
+            );
+        }
+    }
 }
 
 impl Device {
-    /// A device on an open interface, without key and peers, listening on any free port. Gives also the end that wakes
-    /// the thread that receives.
-    pub fn new(tun: Tun) -> io::Result<(Self, io::PipeReader)> {
-        let (rebound_reader, rebound) = io::pipe()?;
-        let device = Self {
+    /// A device on an open interface, without key and peers, listening on any free port.
+    pub fn new(tun: Tun) -> io::Result<Self> {
+        Ok(Self {
+            started: Instant::now(),
             mtu: AtomicUsize::new(tun.mtu()?),
+            merging: Merging {
+                streams: AtomicBool::new(tun.has_headers()),
+                datagrams: AtomicBool::new(tun.takes_datagrams()),
+            },
             tun,
-            sockets: RwLock::new(Arc::new(Sockets::bind(0, 0)?)),
-            rebound,
-            gate: RwLock::default(),
-            tables: RwLock::default(),
+            sockets: ArcSwap::from_pointee(Sockets::bind(0, 0)?),
+            gate: ArcSwapOption::empty(),
+            tables: ArcSwap::default(),
+            indices: Indices::default(),
+            mailbox: Mailbox::default(),
+            staged: StagedBudget::new(STAGED_BYTES),
             drops: DropCounters::default(),
             configuring: Mutex::default(),
-        };
-        Ok((device, rebound_reader))
+            rebound: Condvar::new(),
+        })
     }
 
     /// The interface's name.
@@ -87,34 +131,48 @@ impl Device {
         &self.drops
     }
 
-    fn sockets(&self) -> Arc<Sockets> {
-        Arc::clone(&self.sockets.read().unwrap_or_else(PoisonError::into_inner))
+    /// The time since the device started.
+    fn now(&self) -> Millis {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn gate(&self) -> Option<Arc<Gate>> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn tables(&self) -> RwLockReadGuard<'_, Tables> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tables_mut(&self) -> RwLockWriteGuard<'_, Tables> {
-        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+        self.gate.load_full()
     }
 
     fn mtu(&self) -> usize {
         self.mtu.load(Ordering::Relaxed)
     }
 
-    /// Sends a datagram of a peer's, and counts it.
-    fn transmit(&self, peer: &Peer, datagram: &[u8], to: SocketAddr) {
-        match self.sockets().send(datagram, to) {
-            Ok(()) => peer.sent(datagram.len()),
-            Err(error) => {
-                tracing::trace!(peer = %peer.key.short(), %to, %error, "datagram not sent");
-                self.drops.count(DropReason::SendFailed);
-            }
+    fn look_at_mtu(&self) {
+        if let Ok(mtu) = self.tun.mtu() {
+            self.mtu.store(mtu, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps a packet until its peer has a session.
+    fn stage(&self, member: &Member, packet: &[u8]) {
+        member.set_waiting(true);
+        let dropped = member.stage(packet.into(), &self.staged);
+        self.drops.count_many(DropReason::NoSession, dropped);
+    }
+
+    /// Sees to it that packets just staged will be sent.
+    fn after_staging(&self, member: &Arc<Member>, now: Millis) {
+        // There may be a session by now whose establishment has missed them.
+        if member.want_handshake(now) == Wish::Initiate || member.sending(now).is_some() {
+            self.mailbox.want(member);
+        }
+    }
+
+    /// Waits until these are no longer the sockets in use.
+    fn await_other_sockets(&self, sockets: &Arc<Sockets>) {
+        let mut configured = self.configuring.lock().unwrap_or_else(PoisonError::into_inner);
+        while Arc::ptr_eq(sockets, &self.sockets.load()) {
+            configured = self
+                .rebound
+                .wait(configured)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

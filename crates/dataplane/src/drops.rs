@@ -28,6 +28,8 @@ pub enum DropReason {
     UnknownSession,
     /// From the network: not encrypted with the session's key.
     DecryptFailed,
+    /// From the network: it met congestion on the way, which its packet has no means to tell (RFC 6040).
+    Congestion,
     /// From the network: seen before, or too old to tell.
     Replayed,
     /// From a peer: its source address is not among that peer's allowed IPs.
@@ -53,7 +55,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NoPeerForDestination,
         Self::NoEndpoint,
         Self::NoPrivateKey,
@@ -65,6 +67,7 @@ impl DropReason {
         Self::UnknownPeer,
         Self::UnknownSession,
         Self::DecryptFailed,
+        Self::Congestion,
         Self::Replayed,
         Self::BadSource,
         Self::BadPacket,
@@ -91,6 +94,7 @@ impl DropReason {
             Self::UnknownPeer => "unknown_peer",
             Self::UnknownSession => "unknown_session",
             Self::DecryptFailed => "decrypt_failed",
+            Self::Congestion => "congestion",
             Self::Replayed => "replayed",
             Self::BadSource => "bad_source",
             Self::BadPacket => "bad_packet",
@@ -113,6 +117,11 @@ impl DropCounters {
     /// Counts one packet.
     pub fn count(&self, reason: DropReason) {
         self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts so many packets.
+    pub fn count_many(&self, reason: DropReason, packets: usize) {
+        self.0[reason as usize].fetch_add(packets as u64, Ordering::Relaxed);
     }
 
     /// All reasons with their counts, zero included.

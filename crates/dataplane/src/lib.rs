@@ -11,8 +11,8 @@
 //! | [`tun`], `udp` | the interface on one side, the sockets on the other |
 //! | [`noise`] | the protocol, without sockets, clocks and threads |
 //! | [`peer`], `allowed_ips` | one peer; which peer an address belongs to |
-//! | `old_noise`, `old_peer` | the same on `boringtun`: what [`device`] still uses |
 //! | [`offload`] | one large frame of the interface for many packets: splitting, merging, checksums |
+//! | `endpoint`, `ip` | where a peer is reached; what is read from the headers of packets |
 //! | [`drops`] | why packets were not carried |
 //! | [`uapi`] | the configuration protocol and its server |
 //! | [`process`] | becoming a daemon, ending cleanly |
@@ -28,10 +28,10 @@ pub mod arguments;
 pub mod client;
 pub mod device;
 pub mod drops;
+mod endpoint;
+mod ip;
 pub mod noise;
 pub mod offload;
-mod old_noise;
-mod old_peer;
 pub mod peer;
 pub mod process;
 pub mod tun;

@@ -42,13 +42,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     let socket = ConfigSocket::bind(&run_dir, tun.name())?;
-    let (device, rebound) = Device::new(tun).context("cannot open UDP sockets for the device")?;
+    let device = Device::new(tun).context("cannot open UDP sockets for the device")?;
     if foreground {
-        return Ok(process::run(device, rebound, socket, None)?);
+        return Ok(process::run(device, socket, None)?);
     }
     let keep_stderr = args.log_file.is_none() && (args.log.is_some() || args.log_level.is_some());
     match process::daemonize(keep_stderr) {
-        Ok(Side::Daemon(readiness)) => Ok(process::run(device, rebound, socket, Some(readiness))?),
+        Ok(Side::Daemon(readiness)) => Ok(process::run(device, socket, Some(readiness))?),
         starter => {
             // The socket's file belongs to the daemon now, which removes it also when it fails.
             std::mem::forget(socket);

@@ -24,10 +24,10 @@ use std::sync::{Arc, Mutex};
 
 use warren_model::PublicKey;
 
+use crate::endpoint::Endpoint;
 use crate::noise::timers::Timers;
 use crate::noise::{Local, Millis, RESPONSE_LEN, Session};
 use endpoint::EndpointCell;
-pub use endpoint::{Endpoint, LocalAddress};
 use handshakes::Slow;
 use sessions::Current;
 use staged::{Staged, StagedBudget, Waiting};
@@ -163,6 +163,11 @@ impl Peer {
     /// authentic and no repetition, and for nothing else: that of an initiation is not to be trusted yet.
     pub fn set_endpoint(&self, endpoint: Endpoint) {
         self.endpoint.set(endpoint);
+    }
+
+    /// Our address that the peer last sent to is gone.
+    pub fn forget_source(&self) {
+        self.endpoint.forget_source();
     }
 
     /// Keeps a packet until there is a session. Gives the number of packets that were dropped for it

@@ -126,12 +126,7 @@ impl Readiness {
 
 /// Runs the device until it is told to end (SIGTERM, SIGINT), its interface is deleted or its socket's file is removed.
 /// Then the socket is gone, keys are overwritten, and the interface goes with the process.
-pub fn run(
-    device: Device,
-    rebound: io::PipeReader,
-    socket: ConfigSocket,
-    readiness: Option<Readiness>,
-) -> Result<(), ProcessError> {
+pub fn run(device: Device, socket: ConfigSocket, readiness: Option<Readiness>) -> Result<(), ProcessError> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     // Before any thread is started, so that all of them leave these signals to this one.
     signals
@@ -143,7 +138,7 @@ pub fn run(
         .map_err(refused("wait for signals"))?;
     let (gone, gone_writer) = io::pipe().map_err(refused("make a pipe"))?;
     let device = Arc::new(device);
-    threads::start(&device, rebound, gone_writer).map_err(refused("start threads"))?;
+    threads::start(&device, gone_writer).map_err(refused("start threads"))?;
     socket.serve(&device).map_err(refused("start threads"))?;
     first_answer(&socket)?;
     if let Some(readiness) = readiness {

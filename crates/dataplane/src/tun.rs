@@ -1,10 +1,15 @@
 //! The TUN interface that IP packets come from and go to.
+//!
+//! Every frame has a `virtio_net_hdr` before it (`IFF_VNET_HDR`), so that the kernel may leave the cutting of long frames
+//! and checksums to us, and takes long frames from us. How much of that it can is asked when the interface is opened.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use thiserror::Error;
 
@@ -16,8 +21,23 @@ const DEFAULT_MTU: libc::c_int = 1420;
 pub struct Tun {
     file: File,
     name: String,
+    /// Whether frames have a `virtio_net_hdr`. Only an interface that somebody else opened may be without.
+    headers: bool,
+    /// Whether the kernel takes long frames of datagrams.
+    datagrams: bool,
+    /// Whether a read can be told not to wait.
+    impatient: AtomicBool,
     /// Any socket: the kernel takes interface requests on it.
     control: OwnedFd,
+}
+
+/// Flags of `TUNSETOFFLOAD`: we take frames without checksum, long ones of TCP, and long ones of UDP.
+mod offload {
+    pub(super) const CHECKSUM: libc::c_ulong = 0x01;
+    pub(super) const TCP4: libc::c_ulong = 0x02;
+    pub(super) const TCP6: libc::c_ulong = 0x04;
+    pub(super) const UDP4: libc::c_ulong = 0x20;
+    pub(super) const UDP6: libc::c_ulong = 0x40;
 }
 
 /// Why there is no TUN interface.
@@ -61,14 +81,14 @@ impl Tun {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .custom_flags(libc::O_CLOEXEC)
             .open("/dev/net/tun")
             .map_err(TunError::Open)?;
         let refused = |source| TunError::Create {
             name: name.to_owned(),
             source,
         };
-        request.ifr_ifru.ifru_flags = flags(libc::IFF_TUN | libc::IFF_NO_PI);
+        request.ifr_ifru.ifru_flags = flags(libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR);
         interface_request(file.as_fd(), libc::TUNSETIFF, &mut request).map_err(refused)?;
         let tun = Self::from_file(file).map_err(refused)?;
         let mut request = request_for(&tun.name)?;
@@ -92,7 +112,7 @@ impl Tun {
         .map_err(|errno| not_a_tun(errno.into()))?;
         // SAFETY: the descriptor is open (just checked) and the caller says that nobody else owns it.
         let file = unsafe { File::from_raw_fd(fd) };
-        set_nonblocking(&file).map_err(not_a_tun)?;
+        set_blocking(&file).map_err(not_a_tun)?;
         Self::from_file(file).map_err(not_a_tun)
     }
 
@@ -110,8 +130,13 @@ impl Tun {
             .map(|byte| byte.cast_unsigned())
             .take_while(|b| *b != 0)
             .collect();
+        let headers = got & flags(libc::IFF_VNET_HDR) != 0;
+        let datagrams = headers && take_long_frames(file.as_fd());
         Ok(Self {
             file,
+            headers,
+            datagrams,
+            impatient: AtomicBool::new(true),
             name: String::from_utf8_lossy(&name).into_owned(),
             control: socket(
                 AddressFamily::Unix,
@@ -136,15 +161,45 @@ impl Tun {
         usize::try_from(mtu).map_err(io::Error::other)
     }
 
-    /// Takes the next packet that the kernel sends into the interface. `WouldBlock` when there is none; EBADFD once
-    /// the interface has been deleted.
-    pub fn read(&self, packet: &mut [u8]) -> io::Result<usize> {
-        io::Read::read(&mut &self.file, packet)
+    /// Whether frames have a `virtio_net_hdr` before them.
+    pub(crate) fn has_headers(&self) -> bool {
+        self.headers
     }
 
-    /// Hands a packet to the kernel as one that has arrived on the interface.
-    pub fn write(&self, packet: &[u8]) -> io::Result<()> {
-        io::Write::write(&mut &self.file, packet).map(drop)
+    /// Whether the kernel takes long frames of datagrams.
+    pub(crate) fn takes_datagrams(&self) -> bool {
+        self.datagrams
+    }
+
+    /// Waits for the next frame that the kernel sends into the interface, and puts it to `parts`, one after the other.
+    /// Gives its length.
+    ///
+    /// # Errors
+    /// EBADFD once the interface has been deleted.
+    pub(crate) fn read(&self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        io::Read::read_vectored(&mut &self.file, parts)
+    }
+
+    /// As [`Self::read`], without waiting: WouldBlock when there is no frame.
+    pub(crate) fn read_at_once(&self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if self.impatient.load(Ordering::Relaxed) {
+            match read_without_waiting(self.as_fd(), parts) {
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    self.impatient.store(false, Ordering::Relaxed);
+                }
+                result => return result,
+            }
+        }
+        let mut waiting = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waiting, PollTimeout::ZERO)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => self.read(parts),
+        }
+    }
+
+    /// Hands a frame to the kernel as one that has arrived on the interface.
+    pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        io::Write::write_vectored(&mut &self.file, parts).map(drop)
     }
 }
 
@@ -205,11 +260,49 @@ fn interface_request(fd: BorrowedFd<'_>, request: libc::Ioctl, argument: &mut li
     }
 }
 
-fn set_nonblocking(file: &File) -> io::Result<()> {
+fn set_blocking(file: &File) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_truncate(fcntl(file, FcntlArg::F_GETFL)?);
-    fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// Tells the kernel which work it may leave to us. Says whether it takes long frames of datagrams too (Linux 6.2).
+fn take_long_frames(tun: BorrowedFd<'_>) -> bool {
+    let streams = offload::CHECKSUM | offload::TCP4 | offload::TCP6;
+    let mut refusal = None;
+    for offloads in [
+        streams | offload::UDP4 | offload::UDP6,
+        streams,
+        offload::CHECKSUM,
+    ] {
+        // SAFETY: the request takes its flags by value.
+        if unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, offloads) } >= 0 {
+            if let Some(error) = refusal {
+                tracing::info!(%error, offloads, "the kernel cannot hand over all kinds of long frames");
+            }
+            return offloads & offload::UDP4 != 0;
+        }
+        refusal.get_or_insert(io::Error::last_os_error());
+    }
+    tracing::info!(error = ?refusal, "the kernel hands over no long frames");
+    false
+}
+
+/// `preadv2` of what is there now. The interface has no positions; -1 stands for the one that it does not have.
+fn read_without_waiting(file: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    let count = libc::c_int::try_from(parts.len()).map_err(io::Error::other)?;
+    // SAFETY: IoSliceMut has the layout of iovec, and the borrow of `parts` lasts for the call.
+    let read = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            parts.as_mut_ptr().cast(),
+            count,
+            -1,
+            libc::RWF_NOWAIT,
+        )
+    };
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
 #[cfg(test)]

@@ -1,12 +1,23 @@
 //! The UDP sockets of a device: one for each IP family, on one port.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | [`receive`] | many datagrams with one system call, those of one flow in one buffer (`UDP_GRO`) |
+//! | [`send`] | many datagrams with one system call, those of one peer in one message (`UDP_SEGMENT`) |
+//! | `control` | what goes with a message beside its bytes: segment length, addresses, ECN |
+
+mod control;
+pub(crate) mod receive;
+pub(crate) mod send;
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// What is asked of the kernel to hold between two reads. It gives what it may.
 const SOCKET_BUFFER: usize = 7 << 20;
@@ -14,8 +25,16 @@ const SOCKET_BUFFER: usize = 7 << 20;
 /// How often a port that was free for IPv4 may turn out to be taken for IPv6.
 const PORT_ATTEMPTS: usize = 16;
 
-/// How long a full send buffer is waited for before the datagram is dropped, in milliseconds.
-const SEND_PATIENCE: u16 = 100;
+/// How long a full send buffer is waited for before the datagram is dropped: it is the network that is slow, and the
+/// interface's queue is where packets should wait or be dropped.
+const SEND_PATIENCE: Duration = Duration::from_millis(100);
+
+/// An IP family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
 
 /// Both sockets. Where the machine has no IPv6 (or no IPv4) there is only the other one.
 #[derive(Debug)]
@@ -23,6 +42,8 @@ pub(crate) struct Sockets {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
     port: u16,
+    /// Whether the kernel cuts long messages into datagrams; it says so with the first one that it cannot.
+    segments: AtomicBool,
 }
 
 impl Sockets {
@@ -51,7 +72,12 @@ impl Sockets {
             (Some(_), None) => port,
             (None, None) => return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
         };
-        Ok(Self { v4, v6, port })
+        Ok(Self {
+            v4,
+            v6,
+            port,
+            segments: AtomicBool::new(true),
+        })
     }
 
     /// The port in use.
@@ -69,30 +95,34 @@ impl Sockets {
         self.v4.iter().chain(&self.v6)
     }
 
-    /// Sends one datagram from the socket of the receiver's family. A full send buffer is waited for a moment: it is
-    /// the network that is slow, and the interface's queue is where packets should wait or be dropped.
-    pub(crate) fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        let socket = match to {
-            SocketAddr::V4(_) => &self.v4,
-            SocketAddr::V6(_) => &self.v6,
-        };
-        let socket = socket
-            .as_ref()
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-        match socket.send_to(datagram, to) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                wait_writable(socket.as_fd())?;
-                socket.send_to(datagram, to).map(drop)
-            }
-            result => result.map(drop),
+    /// The socket of a family, if the machine has that.
+    pub(crate) fn of(&self, family: Family) -> Option<&UdpSocket> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
         }
+    }
+
+    /// Ends the wait of whoever receives from these sockets, now and from now on.
+    pub(crate) fn retire(&self) {
+        for socket in self.each() {
+            // A socket without a peer says that it is not connected, and wakes its readers nevertheless.
+            let _ = SockRef::from(socket).shutdown(Shutdown::Read);
+        }
+    }
+
+    /// The socket for datagrams to an address.
+    fn towards(&self, to: SocketAddr) -> io::Result<&UdpSocket> {
+        let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+        self.of(family)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
     }
 }
 
 fn open(address: SocketAddr, fwmark: u32) -> io::Result<UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
-        Type::DGRAM.nonblocking().cloexec(),
+        Type::DGRAM.cloexec(),
         Some(Protocol::UDP),
     )?;
     if address.is_ipv6() {
@@ -105,11 +135,13 @@ fn open(address: SocketAddr, fwmark: u32) -> io::Result<UdpSocket> {
     if setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
         socket.set_send_buffer_size(SOCKET_BUFFER)?;
     }
+    socket.set_write_timeout(Some(SEND_PATIENCE))?;
+    control::ask_for_details(socket.as_fd(), address.is_ipv6())?;
     let socket = UdpSocket::from(socket);
     if fwmark != 0 {
         set_mark(&socket, fwmark)?;
     }
-    socket2::SockRef::from(&socket).bind(&address.into())?;
+    SockRef::from(&socket).bind(&address.into())?;
     Ok(socket)
 }
 
@@ -133,32 +165,5 @@ fn family_present(socket: io::Result<UdpSocket>) -> io::Result<Option<UdpSocket>
     }
 }
 
-fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
-    poll(
-        &mut [PollFd::new(fd, PollFlags::POLLOUT)],
-        PollTimeout::from(SEND_PATIENCE),
-    )?;
-    Ok(())
-}
-
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_port_is_the_same_port_in_both_families() {
-        let sockets = Sockets::bind(0, 0).unwrap();
-        assert_ne!(sockets.port(), 0);
-        for socket in sockets.each() {
-            assert_eq!(socket.local_addr().unwrap().port(), sockets.port());
-        }
-    }
-
-    #[test]
-    fn a_port_in_use_is_refused() {
-        let first = Sockets::bind(0, 0).unwrap();
-        let error = Sockets::bind(first.port(), 0).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
-    }
-}
+mod tests;

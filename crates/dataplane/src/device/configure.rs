@@ -1,19 +1,26 @@
 //! Changing a device while packets flow, and describing it.
 
-use std::collections::{HashMap, HashSet};
-use std::io::Write;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rand_core::{OsRng, RngCore};
 use warren_model::PublicKey;
 
-use super::{Configured, Device, Tables};
-use crate::old_noise::Gate;
-use crate::old_peer::Peer;
+use super::Device;
+use super::member::Member;
+use super::tables::Tables;
+use crate::noise::{Gate, Local};
 use crate::uapi::{
     AllowedIpChange, DeviceState, Errno, PeerState, PresharedKeyChange, PrivateKeyChange, SetDevice, SetPeer,
 };
 use crate::udp::Sockets;
+
+/// What only configuration looks at.
+#[derive(Default)]
+pub(super) struct Configured {
+    fwmark: u32,
+    /// Members that there have been.
+    members: u32,
+}
 
 impl Device {
     /// Applies a request. What can fail (the port, the mark) is done first: a request that fails changes nothing but,
@@ -27,36 +34,46 @@ impl Device {
             self.set_port(port, &configured)?;
         }
         if let Some(fwmark) = request.fwmark {
-            self.sockets().set_fwmark(fwmark)?;
+            self.sockets.load().set_fwmark(fwmark)?;
             configured.fwmark = fwmark;
         }
         if let Some(change) = &request.private_key {
             self.set_private_key(change);
         }
+        if !request.replace_peers && request.peers.is_empty() {
+            return Ok(());
+        }
         let gate = self.gate();
-        let mut prepared = self.prepare(&request, gate.as_deref());
-        let mut tables = self.tables_mut();
+        let mut change = Change {
+            local: gate.as_deref().map(Gate::local),
+            members: &mut configured.members,
+            tables: Tables::clone(&self.tables.load()),
+            removed: Vec::new(),
+        };
         if request.replace_peers {
-            *tables = Tables::default();
+            change.remove_all();
         }
         for peer in request.peers {
-            tables.set_peer(peer, &mut prepared, gate.as_deref());
+            change.apply(peer);
         }
+        let Change { tables, removed, .. } = change;
+        self.tables.store(Arc::new(tables));
+        removed.iter().for_each(|member| self.forget(member));
         Ok(())
     }
 
     /// How the device is now.
     pub fn state(&self) -> DeviceState {
         let configured = self.configuring.lock().unwrap_or_else(PoisonError::into_inner);
-        let tables = self.tables();
+        let tables = self.tables.load();
         DeviceState {
-            private_key: self.gate().map(|gate| gate.private_key()),
-            listen_port: self.sockets().port(),
+            private_key: self.gate().map(|gate| gate.local().private_key()),
+            listen_port: self.sockets.load().port(),
             fwmark: configured.fwmark,
             peers: tables
                 .by_key
                 .values()
-                .map(|peer| tables.peer_state(peer))
+                .map(|member| self.peer_state(member, &tables))
                 .collect(),
         }
     }
@@ -64,44 +81,19 @@ impl Device {
     /// Forgets all keys and peers.
     pub fn clear(&self) {
         self.set_private_key(&PrivateKeyChange::Clear);
-        *self.tables_mut() = Tables::default();
-    }
-
-    /// Makes the peers that a request adds. Each one costs a Diffie-Hellman, too long to hold up packets for.
-    fn prepare(&self, request: &SetDevice, gate: Option<&Gate>) -> Prepared {
-        let mut prepared = Prepared::new();
-        let tables = self.tables();
-        let is_new = |change: &&SetPeer| {
-            let exists = !request.replace_peers && tables.by_key.contains_key(&change.public_key);
-            !exists && !change.remove && !change.update_only
-        };
-        let new: Vec<PublicKey> = request
-            .peers
-            .iter()
-            .filter(is_new)
-            .map(|change| change.public_key)
-            .collect();
-        let mut taken: HashSet<u32> = tables.by_index.keys().copied().collect();
-        drop(tables);
-        for key in new {
-            let index = free_index(|index| !taken.contains(&index));
-            taken.insert(index);
-            prepared
-                .entry(key)
-                .or_insert_with(|| Arc::new(Peer::new(key, index, gate)));
-        }
-        prepared
+        let tables = self.tables.swap(Arc::default());
+        tables.by_key.values().for_each(|member| self.forget(member));
     }
 
     /// Listens on another port. The old sockets stay in use when the new ones cannot be had.
     fn set_port(&self, port: u16, configured: &Configured) -> Result<(), Errno> {
-        if port != 0 && port == self.sockets().port() {
+        if port != 0 && port == self.sockets.load().port() {
             return Ok(());
         }
         let sockets = Arc::new(Sockets::bind(port, configured.fwmark)?);
         tracing::info!(port = sockets.port(), "listening");
-        *self.sockets.write().unwrap_or_else(PoisonError::into_inner) = sockets;
-        (&self.rebound).write_all(&[1])?;
+        self.sockets.swap(sockets).retire();
+        self.rebound.notify_all();
         Ok(())
     }
 
@@ -111,110 +103,120 @@ impl Device {
             PrivateKeyChange::Set(key) => Some(Arc::new(Gate::new(key))),
             PrivateKeyChange::Clear => None,
         };
-        let public = |gate: &Option<Arc<Gate>>| gate.as_ref().map(|gate| *gate.public_bytes());
+        let public = |gate: &Option<Arc<Gate>>| gate.as_ref().map(|gate| *gate.local().public_bytes());
         if public(&gate) == public(&self.gate()) {
             return;
         }
-        self.gate
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(&gate);
-        let mut tables = self.tables_mut();
+        self.gate.store(gate.clone());
+        let mut tables = Tables::clone(&self.tables.load());
         // Nobody is a peer of itself.
         let own = tables
             .by_key
             .values()
-            .find(|peer| Some(*peer.key.as_bytes()) == public(&gate))
+            .find(|member| Some(*member.key().as_bytes()) == public(&gate))
             .cloned();
         if let Some(own) = own {
             tables.remove(&own);
+            self.tables.store(Arc::new(tables.clone()));
+            self.forget(&own);
         }
-        let peers: Vec<Arc<Peer>> = tables.by_key.values().cloned().collect();
-        drop(tables);
-        for peer in peers {
-            peer.rekey(gate.as_deref());
+        for member in tables.by_key.values() {
+            member.set_identity(gate.as_deref().map(Gate::local));
+            self.indices.release_all(member);
         }
+    }
+
+    /// Ends everything between us and a peer that has been removed.
+    fn forget(&self, member: &Arc<Member>) {
+        member.forget_sessions();
+        member.take_staged(&self.staged);
+        self.indices.release_all(member);
+    }
+
+    fn peer_state(&self, member: &Member, tables: &Tables) -> PeerState {
+        let traffic = member.traffic();
+        let last_handshake = member.last_handshake().map(|at| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            now.saturating_sub(Duration::from_millis(self.now().saturating_sub(at)))
+        });
+        PeerState {
+            public_key: *member.key(),
+            preshared_key: member.preshared_key(),
+            endpoint: member.endpoint().map(|endpoint| endpoint.to),
+            last_handshake,
+            rx_bytes: traffic.rx_bytes,
+            tx_bytes: traffic.tx_bytes,
+            persistent_keepalive: member.keepalive(),
+            allowed_ips: tables.allowed_ips.of(member.id()).collect(),
+        }
+    }
+}
+
+/// A request under way: the tables that will take the place of the present ones.
+struct Change<'c> {
+    local: Option<&'c Local>,
+    members: &'c mut u32,
+    tables: Tables,
+    removed: Vec<Arc<Member>>,
+}
+
+impl Change<'_> {
+    fn remove_all(&mut self) {
+        self.removed
+            .extend(std::mem::take(&mut self.tables).by_key.into_values());
+    }
+
+    fn apply(&mut self, change: SetPeer) {
+        let existing = self.tables.by_key.get(&change.public_key).cloned();
+        if change.remove {
+            if let Some(member) = existing {
+                self.tables.remove(&member);
+                self.removed.push(member);
+            }
+            return;
+        }
+        let own_key = self
+            .local
+            .is_some_and(|local| local.public_bytes() == change.public_key.as_bytes());
+        let member = match existing {
+            Some(member) => member,
+            None if change.update_only || own_key => return,
+            None => self.add(change.public_key),
+        };
+        match change.preshared_key {
+            Some(PresharedKeyChange::Set(key)) => member.set_preshared_key(Some(key)),
+            Some(PresharedKeyChange::Clear) => member.set_preshared_key(None),
+            None => {}
+        }
+        if let Some(endpoint) = change.endpoint {
+            member.set_endpoint(endpoint.into());
+        }
+        if let Some(seconds) = change.persistent_keepalive {
+            member.set_keepalive(seconds);
+        }
+        let allowed_ips = &mut self.tables.allowed_ips;
+        if change.replace_allowed_ips {
+            allowed_ips.remove_all(member.id());
+        }
+        for change in change.allowed_ips {
+            match change {
+                AllowedIpChange::Add(net) => allowed_ips.insert(net, member.id(), Arc::clone(&member)),
+                AllowedIpChange::Remove(net) => allowed_ips.remove(net, member.id()),
+            }
+        }
+    }
+
+    fn add(&mut self, key: PublicKey) -> Arc<Member> {
+        *self.members = self.members.wrapping_add(1);
+        let member = Arc::new(Member::new(*self.members, key, self.local));
+        self.tables.by_key.insert(key, Arc::clone(&member));
+        member
     }
 }
 
 impl Tables {
-    fn set_peer(&mut self, change: SetPeer, prepared: &mut Prepared, gate: Option<&Gate>) {
-        let existing = self.by_key.get(&change.public_key).cloned();
-        if change.remove {
-            if let Some(peer) = existing {
-                self.remove(&peer);
-            }
-            return;
-        }
-        let own_key = gate.is_some_and(|gate| gate.public_bytes() == change.public_key.as_bytes());
-        let peer = match existing {
-            Some(peer) => peer,
-            None if change.update_only || own_key => return,
-            None => self.add(change.public_key, prepared, gate),
-        };
-        match change.preshared_key {
-            Some(PresharedKeyChange::Set(key)) => peer.set_preshared_key(Some(key), gate),
-            Some(PresharedKeyChange::Clear) => peer.set_preshared_key(None, gate),
-            None => {}
-        }
-        if let Some(endpoint) = change.endpoint {
-            peer.set_endpoint(endpoint);
-        }
-        if let Some(seconds) = change.persistent_keepalive {
-            peer.set_keepalive(seconds);
-        }
-        if change.replace_allowed_ips {
-            self.allowed_ips.remove_all(peer.index);
-        }
-        for change in change.allowed_ips {
-            match change {
-                AllowedIpChange::Add(net) => self.allowed_ips.insert(net, peer.index, Arc::clone(&peer)),
-                AllowedIpChange::Remove(net) => self.allowed_ips.remove(net, peer.index),
-            }
-        }
-    }
-
-    fn add(&mut self, key: PublicKey, prepared: &mut Prepared, gate: Option<&Gate>) -> Arc<Peer> {
-        // A peer that one request removes and adds again has not been prepared.
-        let peer = prepared.remove(&key).unwrap_or_else(|| {
-            let index = free_index(|index| !self.by_index.contains_key(&index));
-            Arc::new(Peer::new(key, index, gate))
-        });
-        self.by_key.insert(key, Arc::clone(&peer));
-        self.by_index.insert(peer.index, Arc::clone(&peer));
-        peer
-    }
-
-    fn remove(&mut self, peer: &Peer) {
-        self.allowed_ips.remove_all(peer.index);
-        self.by_index.remove(&peer.index);
-        self.by_key.remove(&peer.key);
-    }
-
-    fn peer_state(&self, peer: &Peer) -> PeerState {
-        let (tx_bytes, rx_bytes) = peer.bytes();
-        PeerState {
-            public_key: peer.key,
-            preshared_key: peer.preshared_key(),
-            endpoint: peer.endpoint(),
-            last_handshake: peer.last_handshake(),
-            rx_bytes,
-            tx_bytes,
-            persistent_keepalive: peer.keepalive(),
-            allowed_ips: self.allowed_ips.of(peer.index).collect(),
-        }
-    }
-}
-
-/// Peers made before the table is locked.
-type Prepared = HashMap<PublicKey, Arc<Peer>>;
-
-/// A random index of 24 bits that nobody has: the lower 8 bits of a session index count the peer's sessions.
-fn free_index(is_free: impl Fn(u32) -> bool) -> u32 {
-    loop {
-        let index = OsRng.next_u32() >> 8;
-        if is_free(index) {
-            return index;
-        }
+    fn remove(&mut self, member: &Member) {
+        self.allowed_ips.remove_all(member.id());
+        self.by_key.remove(member.key());
     }
 }

@@ -1,110 +1,313 @@
-//! From the network to the interface.
+//! From peers to the interface.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
 
 use super::Device;
+use super::indices::Holder;
+use super::mailbox::Letter;
+use super::member::Member;
+use super::tables::Tables;
 use crate::drops::DropReason;
-use crate::old_noise::{Admitted, Output};
-use crate::old_peer::Peer;
+use crate::endpoint::Endpoint;
+use crate::ip::{self, Decapsulated};
+use crate::noise::{MessageKind, Millis, Session};
+use crate::offload::merge::MAX_PIECES;
+use crate::offload::{Merge, VnetHeader, unmerge};
+use crate::udp::receive::{Inbox, Message};
 
-impl Device {
-    /// Takes in a datagram from the network.
-    pub(super) fn carry_inbound(&self, datagram: &[u8], source: SocketAddr, out: &mut [u8]) {
-        if let Err(reason) = self.inbound(datagram, source, out) {
-            tracing::trace!(%source, reason = reason.name(), "datagram dropped");
-            self.drops.count(reason);
+/// Datagrams on their way in, of one worker.
+pub(super) struct Inbound<'d> {
+    device: &'d Device,
+    inbox: Inbox,
+    flows: Flows,
+    /// The session that the last datagram was for; forgotten after each batch.
+    session: Option<Established>,
+    /// What was opened of a run: counter, and the packet's place.
+    opened: Vec<(u64, Range<usize>)>,
+}
+
+/// A session and whose it is.
+#[derive(Clone)]
+struct Established {
+    member: Arc<Member>,
+    session: Arc<Session>,
+}
+
+/// Packets on their way to the interface.
+struct Flows {
+    merge: Merge,
+    /// The source address that was looked up last, and whether it was this peer's.
+    last_source: Option<(IpAddr, Arc<Member>, bool)>,
+}
+
+/// What a batch looks at again and again.
+struct Scene {
+    now: Millis,
+    tables: arc_swap::Guard<Arc<Tables>>,
+}
+
+impl<'d> Inbound<'d> {
+    pub(super) fn new(device: &'d Device) -> Self {
+        Self {
+            device,
+            inbox: Inbox::new(),
+            flows: Flows {
+                merge: Merge::new(device.merging.datagrams.load(Ordering::Relaxed)),
+                last_source: None,
+            },
+            session: None,
+            opened: Vec::new(),
         }
     }
 
-    fn inbound(&self, datagram: &[u8], source: SocketAddr, out: &mut [u8]) -> Result<(), DropReason> {
-        let gate = self.gate().ok_or(DropReason::NoPrivateKey)?;
-        let peer = match gate.admit(source.ip(), datagram, out)? {
-            Admitted::Initiation(key) => self.peer_with_key(&key).ok_or(DropReason::UnknownPeer)?,
-            Admitted::Session(index) => self.peer_with_session(index).ok_or(DropReason::UnknownSession)?,
-            Admitted::Cookie(cookie) => {
-                if self.sockets().send(cookie, source).is_err() {
-                    self.drops.count(DropReason::SendFailed);
-                }
-                return Err(DropReason::RateLimited);
-            }
+    /// Receives a batch from a socket and carries it to the interface.
+    ///
+    /// # Errors
+    /// What the kernel says of the socket; it may be about a datagram sent earlier.
+    pub(super) fn carry_messages(&mut self, socket: &UdpSocket) -> io::Result<()> {
+        self.inbox.receive(socket)?;
+        let scene = Scene {
+            now: self.device.now(),
+            tables: self.device.tables.load(),
         };
-        let confirmed = self.take_in(&peer, datagram, source, out)?;
-        if confirmed {
-            self.send_waiting(&peer, out);
+        for at in 0..self.inbox.len() {
+            if let Some(message) = self.inbox.message(at) {
+                self.take(&scene, &message);
+            }
         }
+        self.session = None;
+        self.flows.last_source = None;
+        self.write();
         Ok(())
     }
 
-    /// Takes in a message for a peer. Says whether it has completed a handshake.
-    fn take_in(
-        &self,
-        peer: &Arc<Peer>,
-        datagram: &[u8],
-        source: SocketAddr,
-        out: &mut [u8],
-    ) -> Result<bool, DropReason> {
-        let mut session = peer.session();
-        let tunnel = session.tunnel.as_mut().ok_or(DropReason::NoPrivateKey)?;
-        let received = tunnel.receive(datagram, out)?;
-        session.traffic(Instant::now());
-        drop(session);
-
-        peer.received(datagram.len());
-        if received.fresh {
-            peer.set_endpoint(source);
+    /// Takes in the datagrams of one message.
+    fn take(&mut self, scene: &Scene, message: &Message) {
+        let mut run: Option<Established> = None;
+        let mut bytes = 0;
+        for place in message.datagrams() {
+            let datagram = &mut self.inbox.memory()[place.clone()];
+            let kind = MessageKind::of(datagram);
+            let index = match kind.map(|kind| (kind, kind.receiver(datagram))) {
+                Ok((MessageKind::Data, Some(index))) => index,
+                Ok(_) => {
+                    self.device.post(datagram, endpoint_of(message));
+                    continue;
+                }
+                Err(reason) => {
+                    self.device.drops.count(reason);
+                    continue;
+                }
+            };
+            if run.as_ref().is_none_or(|run| run.session.local_index() != index) {
+                if let Some(run) = run.take() {
+                    self.finish_run(scene, message, &run, bytes);
+                }
+                bytes = 0;
+                run = self.established(index);
+            }
+            let Some(run) = &run else {
+                self.device.drops.count(DropReason::UnknownSession);
+                continue;
+            };
+            let datagram = &mut self.inbox.memory()[place.clone()];
+            match run.session.open(scene.now, datagram) {
+                Ok(opened) => {
+                    bytes += place.len();
+                    let start = place.start + opened.packet.start;
+                    self.opened
+                        .push((opened.counter, start..start + opened.packet.len()));
+                }
+                Err(reason) => self.device.drops.count(reason),
+            }
         }
-        if received.confirmed {
-            peer.shook_hands();
-            tracing::debug!(peer = %peer.key.short(), endpoint = %source, "handshake completed");
+        if let Some(run) = run {
+            self.finish_run(scene, message, &run, bytes);
         }
-        match received.output {
-            Output::Nothing => {}
-            // The answer to an initiation goes to where that came from, which is no endpoint until it is confirmed.
-            Output::Send(answer) => self.transmit(peer, answer, source),
-            Output::Packet(packet, from) => self.deliver(peer, packet, from)?,
-            Output::NotIp => return Err(DropReason::BadPacket),
-        }
-        Ok(received.confirmed)
     }
 
-    /// Hands a packet to the kernel if its source address belongs to the peer that it came from.
-    fn deliver(&self, peer: &Arc<Peer>, packet: &[u8], from: IpAddr) -> Result<(), DropReason> {
-        let belongs = self
-            .tables()
-            .allowed_ips
-            .lookup(from)
-            .is_some_and(|owner| Arc::ptr_eq(owner, peer));
-        if !belongs {
-            tracing::debug!(peer = %peer.key.short(), %from, "packet with a source address that is not the peer's");
+    /// The session with a local index, if there is one.
+    fn established(&mut self, index: u32) -> Option<Established> {
+        let last = self.session.as_ref();
+        if let Some(last) = last.filter(|last| last.session.local_index() == index) {
+            return Some(last.clone());
+        }
+        let Holder { member, session } = self.device.indices.find(index)?;
+        let established = Established {
+            member,
+            session: session?,
+        };
+        self.session = Some(established.clone());
+        Some(established)
+    }
+
+    /// Judges what was opened with one session, and passes on what is good.
+    fn finish_run(&mut self, scene: &Scene, message: &Message, run: &Established, bytes: usize) {
+        if self.opened.is_empty() {
+            return;
+        }
+        let device = self.device;
+        let mut window = run.session.window();
+        self.opened.retain(|(counter, _)| {
+            let fresh = window.accept(*counter);
+            fresh.inspect_err(|reason| device.drops.count(*reason)).is_ok()
+        });
+        drop(window);
+        if self.opened.is_empty() {
+            return;
+        }
+        let data = self.opened.iter().any(|(_, packet)| !packet.is_empty());
+        let heard = run.member.received_run(scene.now, &run.session, bytes, data);
+        run.member.set_endpoint(endpoint_of(message));
+        if heard.confirmed || heard.initiate {
+            device.mailbox.want(&run.member);
+        }
+        for (_, packet) in self.opened.drain(..) {
+            if packet.is_empty() {
+                continue;
+            }
+            let memory = self.inbox.memory();
+            let bytes = &mut memory[packet.clone()];
+            match self
+                .flows
+                .judge(&scene.tables, &run.member, bytes, message.details.ecn)
+            {
+                Ok(len) => self.flows.push(device, memory, packet.start..packet.start + len),
+                Err(reason) => device.drops.count(reason),
+            }
+        }
+    }
+
+    /// Hands everything over to the kernel.
+    fn write(&mut self) {
+        let device = self.device;
+        let memory = self.inbox.memory();
+        self.flows.merge.flush(memory, |header, pieces, memory| {
+            if !device.write_frame(header, pieces, memory) {
+                unmerge(header, pieces, memory, |packet, memory| {
+                    device.write_packet(memory, packet);
+                });
+            }
+        });
+        self.flows
+            .merge
+            .set_datagrams(device.merging.datagrams.load(Ordering::Relaxed));
+    }
+}
+
+impl Flows {
+    /// Whether a packet may be passed on, and its length without padding. Its ECN field tells then what the datagram's
+    /// did.
+    fn judge(
+        &mut self,
+        tables: &Tables,
+        member: &Arc<Member>,
+        packet: &mut [u8],
+        outer_ecn: u8,
+    ) -> Result<usize, DropReason> {
+        let header = ip::Header::of(packet).ok_or(DropReason::BadPacket)?;
+        if header.len > packet.len() {
+            return Err(DropReason::BadPacket);
+        }
+        if !self.belongs(tables, member, header.source) {
+            tracing::debug!(
+                peer = %member.key().short(),
+                from = %header.source,
+                "packet with a source address that is not the peer's"
+            );
             return Err(DropReason::BadSource);
         }
-        self.tun.write(packet).map_err(|_| DropReason::InterfaceRefused)
+        if outer_ecn != 0 {
+            match ip::decapsulated_ecn(outer_ecn, header.ecn) {
+                Decapsulated::AsItIs => {}
+                Decapsulated::Marked => ip::mark_congestion(packet),
+                Decapsulated::Drop => return Err(DropReason::Congestion),
+            }
+        }
+        Ok(header.len)
     }
 
-    /// Sends what waited for the session that has just been established.
-    fn send_waiting(&self, peer: &Peer, out: &mut [u8]) {
-        loop {
-            let mut session = peer.session();
-            let Some(tunnel) = session.tunnel.as_mut() else {
-                return;
-            };
-            let output = tunnel.next_waiting(out);
-            drop(session);
-            let (Ok(Output::Send(datagram)), Some(endpoint)) = (output, peer.endpoint()) else {
-                return;
-            };
-            self.transmit(peer, datagram, endpoint);
+    /// Whether an address is among a peer's allowed IPs, and no other peer has a longer prefix of it.
+    fn belongs(&mut self, tables: &Tables, member: &Arc<Member>, source: IpAddr) -> bool {
+        if let Some((address, whose, belongs)) = &self.last_source
+            && *address == source
+            && Arc::ptr_eq(whose, member)
+        {
+            return *belongs;
+        }
+        let owner = tables.allowed_ips.lookup(source);
+        let belongs = owner.is_some_and(|owner| Arc::ptr_eq(owner, member));
+        self.last_source = Some((source, Arc::clone(member), belongs));
+        belongs
+    }
+
+    /// Takes a packet up into a frame, or writes it at once where the kernel takes no frames.
+    fn push(&mut self, device: &Device, memory: &mut [u8], packet: Range<usize>) {
+        if device.merging.streams.load(Ordering::Relaxed) {
+            self.merge.push(memory, packet);
+        } else {
+            device.write_packet(memory, packet);
+        }
+    }
+}
+
+impl Device {
+    /// Leaves a handshake message to the thread that shakes hands.
+    fn post(&self, message: &[u8], from: Endpoint) {
+        let posted = Letter::new(message, from).is_some_and(|letter| self.mailbox.post(letter));
+        if !posted {
+            self.drops.count(DropReason::RateLimited);
         }
     }
 
-    fn peer_with_key(&self, key: &[u8; 32]) -> Option<Arc<Peer>> {
-        let key = warren_model::PublicKey::from_bytes(*key).ok()?;
-        self.tables().by_key.get(&key).cloned()
+    /// Writes a frame to the interface. `false`: it is a long one and the kernel does not take such; its packets are to
+    /// be written one by one.
+    fn write_frame(&self, header: &VnetHeader, pieces: &[Range<usize>], memory: &[u8]) -> bool {
+        let vnet = header.encode();
+        let mut parts: [IoSlice<'_>; MAX_PIECES + 1] = [IoSlice::new(&[]); MAX_PIECES + 1];
+        parts[0] = IoSlice::new(&vnet);
+        for (part, piece) in parts[1..].iter_mut().zip(pieces) {
+            *part = IoSlice::new(&memory[piece.clone()]);
+        }
+        match self.tun.write(&parts[..=pieces.len()]) {
+            Ok(()) => true,
+            Err(error)
+                if error.raw_os_error() == Some(libc::EINVAL) && header.gso_type != VnetHeader::GSO_NONE =>
+            {
+                self.merging.refused(header);
+                false
+            }
+            Err(error) => {
+                tracing::trace!(%error, "frame not written");
+                self.drops.count_many(DropReason::InterfaceRefused, pieces.len());
+                true
+            }
+        }
     }
 
-    fn peer_with_session(&self, index: u32) -> Option<Arc<Peer>> {
-        self.tables().by_index.get(&(index >> 8)).cloned()
+    /// Writes one packet to the interface.
+    fn write_packet(&self, memory: &[u8], packet: Range<usize>) {
+        let vnet = VnetHeader::default().encode();
+        let packet = IoSlice::new(&memory[packet]);
+        let written = if self.tun.has_headers() {
+            self.tun.write(&[IoSlice::new(&vnet), packet])
+        } else {
+            self.tun.write(&[packet])
+        };
+        if written.is_err() {
+            self.drops.count(DropReason::InterfaceRefused);
+        }
+    }
+}
+
+/// Where a message came from, and the address of ours that it was sent to.
+fn endpoint_of(message: &Message) -> Endpoint {
+    Endpoint {
+        to: message.source,
+        from: message.details.local,
     }
 }

@@ -1,90 +1,311 @@
-//! From the interface to a peer.
+//! From the interface to peers.
 
-use std::net::IpAddr;
-use std::time::Instant;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::Device;
+use super::member::Member;
+use super::reading::{Arrival, ReadError, Reader};
+use super::slots::Slots;
+use super::tables::Tables;
 use crate::drops::DropReason;
-use crate::old_noise::{Output, padded_len};
-use crate::old_peer::Peer;
+use crate::endpoint::Endpoint;
+use crate::ip;
+use crate::noise::{Millis, Session, padded_len};
+use crate::peer::Wish;
+use crate::tun;
+use crate::udp::send::{Batch, Outbox, Run, Trouble};
 
-impl Device {
-    /// Carries a packet of the interface: `packet[..len]`, with room behind it for padding.
-    pub(super) fn carry_outbound(&self, packet: &mut [u8], len: usize, out: &mut [u8]) {
-        if let Err(reason) = self.outbound(packet, len, out) {
-            self.drops.count(reason);
+/// Datagrams on their way out, of one worker.
+pub(super) struct Outbound<'d> {
+    device: &'d Device,
+    slots: Slots,
+    /// Slots in use: the first ones. Each has a datagram.
+    datagrams: Vec<Range<usize>>,
+    runs: Vec<Run>,
+    /// Whose the runs are, in the same order.
+    senders: Vec<Sender>,
+    /// How the last packet went.
+    route: Option<Route>,
+    outbox: Outbox,
+}
+
+/// Who sends a run.
+struct Sender {
+    member: Arc<Member>,
+    session: Arc<Session>,
+    bytes: usize,
+    /// Something in it is no keepalive.
+    data: bool,
+}
+
+/// What a batch looks at again and again.
+struct Scene {
+    now: Millis,
+    mtu: usize,
+    tables: arc_swap::Guard<Arc<Tables>>,
+}
+
+impl Scene {
+    fn of(device: &Device) -> Self {
+        Self {
+            now: device.now(),
+            mtu: device.mtu(),
+            tables: device.tables.load(),
+        }
+    }
+}
+
+/// How to reach a peer: valid for one batch.
+struct Route {
+    /// For packets to this address with this ECN field.
+    key: (IpAddr, u8),
+    member: Arc<Member>,
+    session: Arc<Session>,
+    endpoint: Endpoint,
+}
+
+/// Why a frame cannot be sent now.
+enum NoRoute {
+    /// It never will.
+    Drop(DropReason),
+    /// There is no session yet, or earlier packets still wait for one.
+    Wait(Arc<Member>),
+}
+
+impl<'d> Outbound<'d> {
+    pub(super) fn new(device: &'d Device) -> Self {
+        Self {
+            slots: Slots::new(device.mtu()),
+            device,
+            datagrams: Vec::new(),
+            runs: Vec::new(),
+            senders: Vec::new(),
+            route: None,
+            outbox: Outbox::new(),
         }
     }
 
-    fn outbound(&self, packet: &mut [u8], len: usize, out: &mut [u8]) -> Result<(), DropReason> {
-        let destination = destination(&packet[..len]).ok_or(DropReason::NotIp)?;
-        let peer = self.tables().allowed_ips.lookup(destination).cloned();
-        let peer = peer.ok_or(DropReason::NoPeerForDestination)?;
-        // Asked before the packet is encrypted: one that cannot be sent must not begin a handshake or be kept.
-        let endpoint = peer.endpoint().ok_or(DropReason::NoEndpoint)?;
-        let padded = padded_len(len, self.mtu());
-        packet[len..padded].fill(0);
-        let mut session = peer.session();
-        let tunnel = session.tunnel.as_mut().ok_or(DropReason::NoPrivateKey)?;
-        let output = tunnel.send(&packet[..padded], out)?;
-        if let Output::Send(datagram) = output {
-            session.traffic(Instant::now());
-            drop(session);
-            self.transmit(&peer, datagram, endpoint);
+    /// Carries frames from the interface until it is gone. Gives the error that said so.
+    pub(super) fn carry_frames(&mut self) -> io::Error {
+        let mut reader = Reader::new();
+        loop {
+            let mut scene: Option<Scene> = None;
+            while self.datagrams.len() < self.slots.count() {
+                let wait = scene.is_none();
+                match reader.read(&self.device.tun, &mut self.slots, self.datagrams.len(), wait) {
+                    Ok(arrival) => {
+                        let scene = scene.get_or_insert_with(|| Scene::of(self.device));
+                        self.carry(scene, &reader, &arrival);
+                    }
+                    Err(ReadError::Bad(error)) => {
+                        tracing::debug!(%error, "frame of the interface");
+                        self.device.drops.count(DropReason::NotIp);
+                    }
+                    Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(ReadError::Io(error)) if tun::is_gone(&error) => return error,
+                    Err(ReadError::Io(error)) => {
+                        tracing::debug!(%error, "reading the interface");
+                        self.device.drops.count(DropReason::InterfaceRefused);
+                        break;
+                    }
+                }
+            }
+            if let Some(scene) = scene {
+                self.flush(scene.now);
+                self.route = None;
+            }
         }
+    }
+
+    /// Makes data messages of a frame, or keeps its packets, or drops it.
+    fn carry(&mut self, scene: &mut Scene, reader: &Reader, arrival: &Arrival) {
+        let frame = &arrival.frame;
+        let longest = frame.longest_packet();
+        if longest > self.slots.room() {
+            self.make_room(scene, longest);
+        }
+        let count = frame.segments();
+        match self.find_route(scene, reader.headers()) {
+            Ok(()) => {}
+            Err(NoRoute::Drop(reason)) => return self.device.drops.count_many(reason, count),
+            Err(NoRoute::Wait(member)) => {
+                let first = self.datagrams.len();
+                for segment in 0..count {
+                    let slot = if arrival.in_place { first + segment } else { first };
+                    let device = self.device;
+                    device.stage(&member, self.packet(reader, arrival, segment, slot));
+                }
+                return self.device.after_staging(&member, scene.now);
+            }
+        }
+        let first = self
+            .route
+            .as_ref()
+            .and_then(|route| route.session.reserve(count as u64));
+        let Some(first) = first else {
+            // The key has sealed all it may. The handshake that replaces it began long ago.
+            self.route = None;
+            return self.device.drops.count_many(DropReason::NoSession, count);
+        };
+        for (segment, counter) in (0..count).zip(first..) {
+            if self.datagrams.len() == self.slots.count() {
+                self.flush(scene.now);
+            }
+            let len = self.packet(reader, arrival, segment, self.datagrams.len()).len();
+            self.seal(scene.mtu, len, counter);
+        }
+    }
+
+    /// Completes a packet of a frame in a slot.
+    fn packet(&mut self, reader: &Reader, arrival: &Arrival, segment: usize, slot: usize) -> &[u8] {
+        let frame = &arrival.frame;
+        let payload = frame.segment_payload(segment);
+        let header_len = frame.header_len();
+        let packet = &mut self.slots.packet(slot)[..header_len + payload.len()];
+        if !arrival.in_place {
+            packet[header_len..].copy_from_slice(&reader.whole()[payload]);
+        }
+        if frame.is_single() {
+            frame.finish_single(packet);
+        } else {
+            frame.finish_segment(segment, reader.headers(), packet);
+        }
+        packet
+    }
+
+    /// Makes a data message of the packet in the first free slot, by the present route.
+    fn seal(&mut self, mtu: usize, len: usize, counter: u64) {
+        let Some(route) = &self.route else { return };
+        let slot = self.datagrams.len();
+        let padded = padded_len(len, mtu);
+        self.slots.packet(slot)[len..padded].fill(0);
+        let message = self.slots.message(slot, padded);
+        if let Err(error) = route.session.seal(counter, message) {
+            debug_assert!(false, "{error}");
+            return self.device.drops.count(DropReason::SendFailed);
+        }
+        let bytes = message.len();
+        self.datagrams.push(self.slots.place(slot, padded));
+        match (self.runs.last_mut(), self.senders.last_mut()) {
+            (Some(run), Some(sender))
+                if Arc::ptr_eq(&sender.session, &route.session)
+                    && (run.endpoint, run.class) == (route.endpoint, route.key.1) =>
+            {
+                run.datagrams.end += 1;
+                sender.bytes += bytes;
+                sender.data |= len > 0;
+            }
+            _ => {
+                self.runs.push(Run {
+                    endpoint: route.endpoint,
+                    class: route.key.1,
+                    datagrams: slot..slot + 1,
+                });
+                self.senders.push(Sender {
+                    member: Arc::clone(&route.member),
+                    session: Arc::clone(&route.session),
+                    bytes,
+                    data: len > 0,
+                });
+            }
+        }
+    }
+
+    /// Finds out how the packet with these headers goes.
+    fn find_route(&mut self, scene: &Scene, headers: &[u8]) -> Result<(), NoRoute> {
+        let header = ip::Header::of(headers).ok_or(NoRoute::Drop(DropReason::NotIp))?;
+        let key = (header.destination, header.ecn);
+        if self.route.as_ref().is_some_and(|route| route.key == key) {
+            return Ok(());
+        }
+        self.route = None;
+        let member = scene
+            .tables
+            .allowed_ips
+            .lookup(header.destination)
+            .ok_or(NoRoute::Drop(DropReason::NoPeerForDestination))?;
+        if self.device.gate.load().is_none() {
+            return Err(NoRoute::Drop(DropReason::NoPrivateKey));
+        }
+        // Asked before anything is kept: what cannot be sent must not begin a handshake.
+        let endpoint = member.endpoint().ok_or(NoRoute::Drop(DropReason::NoEndpoint))?;
+        let session = member
+            .sending(scene.now)
+            .filter(|_| !member.is_waiting())
+            .ok_or_else(|| NoRoute::Wait(Arc::clone(member)))?;
+        self.route = Some(Route {
+            key,
+            member: Arc::clone(member),
+            session,
+            endpoint,
+        });
         Ok(())
     }
 
-    /// Does what is due for a peer: repeats or begins handshakes, sends keepalives. To be called for every peer, also one
-    /// that cannot be reached: the protocol takes the time of its sessions from here.
-    pub(super) fn tick_peer(&self, peer: &Peer, now: Instant, out: &mut [u8]) {
-        let endpoint = peer.endpoint();
-        let mut session = peer.session();
-        let keepalive_due = endpoint.is_some() && session.keepalive_due(peer.keepalive(), now);
-        let Some(tunnel) = session.tunnel.as_mut() else {
-            return;
+    /// Sends what was sealed, and empties the batch.
+    pub(super) fn flush(&mut self, now: Millis) {
+        let batch = Batch {
+            memory: self.slots.memory(),
+            datagrams: &self.datagrams,
+            runs: &self.runs,
         };
-        let mut output = tunnel.tick(out);
-        if keepalive_due && !matches!(output, Output::Send(_)) {
-            output = tunnel.send(&[], out).unwrap_or(Output::Nothing);
+        let sockets = self.device.sockets.load();
+        let (device, senders) = (self.device, &self.senders);
+        self.outbox.send(&sockets, batch, |run, trouble| match trouble {
+            Trouble::Lost(count) => device.drops.count_many(DropReason::SendFailed, count),
+            Trouble::SourceGone => {
+                if let Some(sender) = senders.get(run) {
+                    sender.member.forget_source();
+                }
+            }
+        });
+        for sender in self.senders.drain(..) {
+            let wish = sender
+                .member
+                .sent_run(now, &sender.session, sender.bytes, sender.data);
+            if wish == Wish::Initiate {
+                device.mailbox.want(&sender.member);
+            }
         }
-        if keepalive_due || matches!(output, Output::Send(_)) {
-            session.traffic(now);
-        }
-        drop(session);
-        if let (Output::Send(datagram), Some(endpoint)) = (output, endpoint) {
-            self.transmit(peer, datagram, endpoint);
-        }
+        self.runs.clear();
+        self.datagrams.clear();
     }
-}
 
-/// The destination of an IP packet.
-fn destination(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 if packet.len() >= 20 => Some(IpAddr::from(<[u8; 4]>::try_from(&packet[16..20]).ok()?)),
-        6 if packet.len() >= 40 => Some(IpAddr::from(<[u8; 16]>::try_from(&packet[24..40]).ok()?)),
-        _ => None,
+    /// Adds a packet that lies elsewhere to the batch; an empty one is a keepalive.
+    pub(super) fn add(&mut self, now: Millis, member: &Arc<Member>, packet: &[u8]) -> Result<(), DropReason> {
+        if packet.len() > self.slots.room() {
+            self.flush(now);
+            self.slots = Slots::new(self.device.mtu().max(packet.len()));
+        }
+        if self.datagrams.len() == self.slots.count() {
+            self.flush(now);
+        }
+        let header = ip::Header::of(packet);
+        let endpoint = member.endpoint().ok_or(DropReason::NoEndpoint)?;
+        let session = member.sending(now).ok_or(DropReason::NoSession)?;
+        let counter = session.reserve(1).ok_or(DropReason::NoSession)?;
+        self.route = Some(Route {
+            key: header.map_or((Ipv6Addr::UNSPECIFIED.into(), 0), |header| {
+                (header.destination, header.ecn)
+            }),
+            member: Arc::clone(member),
+            session,
+            endpoint,
+        });
+        self.slots.packet(self.datagrams.len())[..packet.len()].copy_from_slice(packet);
+        self.seal(self.device.mtu(), packet.len(), counter);
+        Ok(())
     }
-}
 
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_destination_is_read_from_whole_headers_only() {
-        let mut v4 = [0; 20];
-        v4[0] = 0x45;
-        v4[16..].copy_from_slice(&[10, 1, 2, 3]);
-        assert_eq!(destination(&v4), Some("10.1.2.3".parse().unwrap()));
-        assert_eq!(destination(&v4[..19]), None);
-        let mut v6 = [0; 40];
-        v6[0] = 0x60;
-        v6[39] = 1;
-        assert_eq!(destination(&v6), Some("::1".parse().unwrap()));
-        assert_eq!(destination(&v6[..39]), None);
-        assert_eq!(destination(&[]), None);
-        assert_eq!(destination(&[0x50; 64]), None);
+    /// Makes the slots larger: the interface's MTU has grown since it was last looked at.
+    fn make_room(&mut self, scene: &mut Scene, longest: usize) {
+        self.flush(scene.now);
+        self.device.look_at_mtu();
+        scene.mtu = self.device.mtu();
+        self.slots = Slots::new(scene.mtu.max(longest));
     }
 }

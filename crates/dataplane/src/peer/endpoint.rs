@@ -1,26 +1,8 @@
 //! Where a peer's datagrams go, and from where.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{PoisonError, RwLock};
 
-/// Where a peer's datagrams go, and from where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The peer's address.
-    pub to: SocketAddr,
-    /// The local address that its last authentic datagram came to: ours go out from there ("sticky"). `None`: the kernel
-    /// chooses.
-    pub from: Option<LocalAddress>,
-}
-
-/// A local address and the interface it was seen on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalAddress {
-    /// The address.
-    pub ip: IpAddr,
-    /// The interface's index.
-    pub interface: u32,
-}
+use crate::endpoint::Endpoint;
 
 /// An endpoint that is looked at often and changes seldom.
 #[derive(Debug, Default)]

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::drops::DropReason;
+use crate::endpoint::Endpoint;
 use crate::noise::testing::{TestRng, gate, public};
 use crate::noise::{Admission, Gate, MessageKind, Millis, Session, Tai64n, padded_len};
 use crate::peer::staged::StagedBudget;
-use crate::peer::{Endpoint, Peer, Wish};
+use crate::peer::{Peer, Wish};
 
 /// Its datagrams.
 pub(super) type Datagrams = Vec<Vec<u8>>;

@@ -105,6 +105,28 @@ fn both_may_begin_at_once_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_handshake_is_not_repeated_once_the_other_side_s_has_completed() {
+    let mut network = Network::new(23);
+    network.reachable[1] = false;
+    network.send(0, PACKET);
+    network.reachable[1] = true;
+    network.send(1, PACKET);
+    network.run(60_000);
+    assert_eq!(
+        network.ends[1].take_received(),
+        [PACKET],
+        "what waited goes over the other session"
+    );
+    assert_eq!(network.ends[0].take_received(), [PACKET]);
+    assert_eq!(network.ends.each_ref().map(|end| end.initiations.len()), [1, 1]);
+    assert_eq!(
+        network.ends[0].by_index.len(),
+        1,
+        "the index of the first handshake is free again"
+    );
+}
+
+#[test]
 fn preshared_keys_that_differ_make_no_session_until_they_are_the_same() {
     let mut network = Network::new(14);
     network.ends[0].peer.set_preshared_key(preshared(1));

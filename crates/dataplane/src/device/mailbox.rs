@@ -100,3 +100,74 @@ impl Mailbox {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use std::time::Duration;
+
+    use warren_model::PublicKey;
+
+    use super::*;
+
+    fn letter(number: u8) -> Letter {
+        let from = Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], 51820)));
+        Letter::new(&[number; 64], from).unwrap()
+    }
+
+    fn member() -> Arc<Member> {
+        Arc::new(Member::new(1, PublicKey::from_bytes([7; 32]).unwrap(), None))
+    }
+
+    #[test]
+    fn letters_are_taken_in_order_and_one_at_a_time() {
+        let mailbox = Mailbox::default();
+        for number in 0..3 {
+            assert!(mailbox.post(letter(number)));
+        }
+        for number in 0..3 {
+            let (_, letter, left) = mailbox.take(Instant::now());
+            assert_eq!(letter.unwrap().message(), [number; 64]);
+            assert_eq!(left, usize::from(2 - number));
+        }
+        assert!(mailbox.take(Instant::now()).1.is_none());
+    }
+
+    #[test]
+    fn a_flood_fills_the_box_and_no_more() {
+        let mailbox = Mailbox::default();
+        for number in 0..MESSAGES + 10 {
+            assert_eq!(mailbox.post(letter(0)), number < MESSAGES);
+        }
+        // Peers find their way past it.
+        mailbox.want(&member());
+        assert_eq!(mailbox.take(Instant::now()).0.len(), 1);
+    }
+
+    #[test]
+    fn a_peer_is_wanted_once_until_it_is_taken_out() {
+        let (mailbox, member) = (Mailbox::default(), member());
+        for _ in 0..2 {
+            mailbox.want(&member);
+            mailbox.want(&member);
+            assert_eq!(mailbox.take(Instant::now()).0.len(), 1);
+        }
+        assert!(mailbox.take(Instant::now()).0.is_empty());
+    }
+
+    #[test]
+    fn whoever_waits_is_woken() {
+        let mailbox = Mailbox::default();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| mailbox.take(Instant::now() + Duration::from_secs(60)));
+            mailbox.want(&member());
+            assert_eq!(waiting.join().unwrap().0.len(), 1);
+        });
+    }
+
+    #[test]
+    fn what_is_longer_than_any_handshake_message_is_no_letter() {
+        let from = Endpoint::from(std::net::SocketAddr::from(([192, 0, 2, 1], 51820)));
+        assert!(Letter::new(&[0; INITIATION_LEN + 1], from).is_none());
+    }
+}

@@ -16,6 +16,10 @@ const SHORT_FRAMES: u8 = 16;
 /// Parts of a frame that are expected at most.
 const PARTS: usize = 64;
 
+/// Bytes at the beginning of a frame that are looked at first: the longest IPv4 and TCP headers, and more than the
+/// usual ones of IPv6.
+const HEADERS: usize = 128;
+
 /// How a long frame is cut: length of its headers, and of each packet's payload but the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cut {
@@ -74,13 +78,27 @@ impl Reader {
         &self.whole
     }
 
-    /// Reads a frame into the slots from `first` on, of which there must be one at least.
+    /// Reads a frame of the interface into the slots from `first` on, of which there must be one at least.
     pub(super) fn read(
         &mut self,
         tun: &Tun,
         slots: &mut Slots,
         first: usize,
         wait: bool,
+    ) -> Result<Arrival, ReadError> {
+        self.read_with(slots, first, tun.has_headers(), |parts| match wait {
+            true => tun.read(parts),
+            false => tun.read_at_once(parts),
+        })
+    }
+
+    /// Lays out the parts of the frame that is expected and lets `read` fill them.
+    fn read_with(
+        &mut self,
+        slots: &mut Slots,
+        first: usize,
+        has_header: bool,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
     ) -> Result<Arrival, ReadError> {
         let room = slots.room();
         let cut = self
@@ -89,7 +107,7 @@ impl Reader {
         let mut vnet = [0; VnetHeader::LEN];
         let mut parts: [IoSliceMut<'_>; PARTS + 2] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
         let mut count = 0;
-        if tun.has_headers() {
+        if has_header {
             parts[0] = IoSliceMut::new(&mut vnet);
             count = 1;
         }
@@ -106,13 +124,8 @@ impl Reader {
         }
         parts[count] = IoSliceMut::new(&mut self.spill);
         count += 1;
-        let parts = &mut parts[..count];
-        let read = match wait {
-            true => tun.read(parts),
-            false => tun.read_at_once(parts),
-        };
-        let read = read.map_err(ReadError::Io)?;
-        let len = match tun.has_headers() {
+        let read = read(&mut parts[..count]).map_err(ReadError::Io)?;
+        let len = match has_header {
             true => read.saturating_sub(VnetHeader::LEN),
             false => read,
         };
@@ -182,6 +195,141 @@ impl Reader {
     }
 }
 
-/// Bytes at the beginning of a frame that are looked at first: the longest IPv4 and TCP headers, and more than the
-/// usual ones of IPv6.
-const HEADERS: usize = 128;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use super::*;
+
+    const ROOM: usize = 1420;
+
+    /// A frame of TCP over IPv4 with so much payload, to be cut to `segment_len`, or not to be cut.
+    fn frame(payload_len: usize, segment_len: Option<u16>) -> Vec<u8> {
+        let mut packet = vec![0; 40];
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(&u16::try_from(40 + payload_len).unwrap().to_be_bytes());
+        packet[8] = 64;
+        packet[9] = 6;
+        packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        packet[32] = 5 << 4;
+        packet[33] = 0x10;
+        packet.extend((0..payload_len).map(|at| u8::try_from(at % 251).unwrap()));
+        let vnet = segment_len.map_or(VnetHeader::default(), |gso_size| VnetHeader {
+            flags: VnetHeader::NEEDS_CSUM,
+            gso_type: VnetHeader::GSO_TCPV4,
+            hdr_len: 40,
+            gso_size,
+            csum_start: 20,
+            csum_offset: 16,
+        });
+        [vnet.encode().as_slice(), &packet].concat()
+    }
+
+    /// What the kernel does with a frame.
+    fn scatter(frame: &[u8], parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let mut rest = frame;
+        for part in parts {
+            let (now, later) = rest.split_at(rest.len().min(part.len()));
+            part[..now.len()].copy_from_slice(now);
+            rest = later;
+        }
+        Ok(frame.len() - rest.len())
+    }
+
+    /// Reads a frame, and checks that its payload is found where the arrival says. Says whether that was in place.
+    fn read(reader: &mut Reader, slots: &mut Slots, first: usize, bytes: &[u8]) -> bool {
+        let arrival = reader
+            .read_with(slots, first, true, |parts| scatter(bytes, parts))
+            .unwrap();
+        let packet = &bytes[VnetHeader::LEN..];
+        let frame = &arrival.frame;
+        assert_eq!(&reader.headers()[..40], &packet[..40]);
+        if !arrival.in_place {
+            assert_eq!(reader.whole(), packet);
+            return false;
+        }
+        for segment in 0..frame.segments() {
+            let payload = &packet[frame.segment_payload(segment)];
+            let at = frame.header_len();
+            assert_eq!(
+                &slots.packet(first + segment)[at..at + payload.len()],
+                payload,
+                "{segment}"
+            );
+        }
+        true
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_as_it_began_lies_in_place() {
+        let (mut reader, mut slots) = (Reader::new(), Slots::new(ROOM));
+        assert!(
+            !read(&mut reader, &mut slots, 0, &frame(60_000, Some(1380))),
+            "nothing is known of it yet"
+        );
+        for (first, payload_len) in [
+            (0, 60_000),
+            (0, 65_000),
+            (44, 60_000),
+            (3, 2000),
+            (0, 1381),
+            (0, 1380),
+            (0, 1),
+        ] {
+            assert!(
+                read(&mut reader, &mut slots, first, &frame(payload_len, Some(1380))),
+                "{payload_len}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_not_what_was_expected_is_found_whole() {
+        let (mut reader, mut slots) = (Reader::new(), Slots::new(ROOM));
+        for segment_len in [1380, 1000, 1379, 1380, 536] {
+            assert!(
+                !read(&mut reader, &mut slots, 0, &frame(60_000, Some(segment_len))),
+                "{segment_len}"
+            );
+        }
+        // Too short for what comes: not enough slots are left.
+        let first = slots.count() - 2;
+        read(&mut reader, &mut slots, 0, &frame(60_000, Some(1380)));
+        assert!(!read(&mut reader, &mut slots, first, &frame(60_000, Some(1380))));
+    }
+
+    #[test]
+    fn packets_that_are_not_cut_lie_in_one_piece_whatever_was_expected() {
+        let (mut reader, mut slots) = (Reader::new(), Slots::new(ROOM));
+        assert!(read(&mut reader, &mut slots, 0, &frame(1380, None)));
+        read(&mut reader, &mut slots, 0, &frame(9000, Some(500)));
+        assert!(
+            !read(&mut reader, &mut slots, 0, &frame(1380, None)),
+            "longer than the first part"
+        );
+        assert!(read(&mut reader, &mut slots, 0, &frame(100, None)));
+        for _ in 0..SHORT_FRAMES {
+            read(&mut reader, &mut slots, 0, &frame(0, None));
+        }
+        assert!(
+            read(&mut reader, &mut slots, 0, &frame(1380, None)),
+            "long frames are no longer expected"
+        );
+    }
+
+    #[test]
+    fn a_packet_that_no_slot_has_room_for_is_found_whole() {
+        let (mut reader, mut slots) = (Reader::new(), Slots::new(ROOM));
+        assert!(!read(&mut reader, &mut slots, 5, &frame(8880, None)));
+    }
+
+    #[test]
+    fn without_headers_every_frame_is_a_packet() {
+        let (mut reader, mut slots) = (Reader::new(), Slots::new(ROOM));
+        let bytes = &frame(1000, None)[VnetHeader::LEN..];
+        let arrival = reader
+            .read_with(&mut slots, 0, false, |parts| scatter(bytes, parts))
+            .unwrap();
+        assert!(arrival.in_place && arrival.frame.is_single());
+        assert_eq!(&slots.packet(0)[..bytes.len()], bytes);
+    }
+}

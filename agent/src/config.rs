@@ -52,6 +52,14 @@ pub struct Config {
     /// Kubeconfig to publish this node's key with: the kubelet's, which may write no other node. Default: as for reading.
     #[arg(long, env = "WARREN_PUBLISH_KUBECONFIG", value_name = "FILE")]
     pub publish_kubeconfig: Option<PathBuf>,
+    /// Namespace of the Lease warren-steward, by which one agent is elected to report for the mesh: the agents' own.
+    #[arg(
+        long,
+        env = "WARREN_NAMESPACE",
+        default_value = "warren-system",
+        value_name = "NAME"
+    )]
+    pub namespace: String,
     /// Folder of what must survive a reboot: keys and pod addresses.
     #[arg(
         long,

@@ -4,7 +4,7 @@
 //!  Kubernetes API --watch--> Snapshot --+
 //!                                       |   +-> status, metrics, readiness, CNI configuration
 //!  pods (CNI) --> attachments ----------+-> reconcile --View--+
-//!                                       |   +-> publish -----> Kubernetes API
+//!                                       |   +-> publish, steward --> Kubernetes API
 //!  the kernel, the devices -- observe --+
 //!                   ^                   |
 //!                   +------ steps ------+
@@ -23,7 +23,8 @@
 //! | [`endpoints`] | where peers were to be sent to, by which those that roamed are told |
 //! | [`half_written`] | what a killed agent leaves of its files |
 //! | [`epochs`] | which key epoch a node begins in |
-//! | [`publish`] | the node's annotation and the Mesh's status |
+//! | [`publish`] | the node's annotation |
+//! | [`steward`] | on the agent that is elected: the Mesh's status and Events |
 //! | [`ready`], [`status`], [`metrics`] | what an operator sees |
 //! | [`run()`] | all of it put together, and its end |
 
@@ -44,6 +45,7 @@ pub mod ready;
 pub mod reconcile;
 pub mod run;
 pub mod status;
+pub mod steward;
 pub mod view;
 
 pub use run::run;

@@ -1,5 +1,6 @@
 //! What the agent counts. Names get the prefix `warren_`, counters the suffix `_total`.
 
+mod steward;
 mod watches;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use warren_cni_wire::Outcome;
 use warren_model::status::AgentStatus;
 use warren_telemetry::{MetricDescription, Registry};
 
+pub use self::steward::StewardMetrics;
 pub use self::watches::register_watches;
 use crate::view::View;
 
@@ -25,6 +27,8 @@ pub struct Metrics {
     pub cni: CniMetrics,
     /// Of the mesh as this node sees it.
     pub mesh: MeshMetrics,
+    /// Of reporting for the whole mesh.
+    pub steward: StewardMetrics,
 }
 
 impl Metrics {
@@ -34,6 +38,7 @@ impl Metrics {
             pass: PassMetrics::new(registry),
             cni: CniMetrics::new(registry),
             mesh: MeshMetrics::new(registry),
+            steward: StewardMetrics::new(registry),
         }
     }
 }

@@ -1,13 +1,12 @@
-//! Telling the cluster about this node: its annotation, and, on the one node whose turn it is, the status of the Mesh.
+//! Telling the cluster about this node: its annotation.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use warren_cluster::client::{ClientConfig, ClientError};
-use warren_cluster::mesh_status::{mesh_status, needs_write, steward, write_status};
 use warren_cluster::publish::{needs_publish, publish};
 use warren_cluster::write::{Retry, WriteError};
 use warren_model::NodeName;
@@ -26,7 +25,7 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(5);
 /// The shortest time between two writes of the same, where what was shown is gone again: somebody else writes there too.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes this node's annotation and, in turn, the status of the Mesh.
+/// Writes this node's annotation.
 #[derive(Debug)]
 pub struct Publishing {
     /// This node.
@@ -41,7 +40,7 @@ impl Publishing {
     /// Writes what differs from what the API shows, and nothing else, until the drain is signalled.
     pub async fn run(self, mut views: watch::Receiver<Arc<View>>, drain: Drain) {
         let mut pause = FIRST_RETRY;
-        let mut written = Written::default();
+        let mut written = Last::default();
         loop {
             let view = Arc::clone(&views.borrow_and_update());
             let mut held_back = None;
@@ -77,7 +76,7 @@ impl Publishing {
     }
 
     /// Returns for how long a write is held back, if one is.
-    async fn write(&self, view: &View, written: &mut Written) -> Result<Option<Duration>, PublishError> {
+    async fn write(&self, view: &View, written: &mut Last) -> Result<Option<Duration>, PublishError> {
         let mut held_back = None;
         let Some(desired) = &view.desired else {
             return Ok(None);
@@ -89,19 +88,18 @@ impl Publishing {
         match (&desired.announcement, own) {
             (Some(announcement), Some(own)) if !needs_publish(Some(own), announcement) => {
                 self.published.open();
-                written.node.shown();
+                written.shown();
             }
             (Some(announcement), Some(own)) if lanes_stand => {
                 let content = format!("{} {}", own.uid, announcement.to_json());
-                held_back = written.node.held_back(&content);
+                held_back = written.held_back(&content);
                 if held_back.is_none() {
                     self.publish(own, announcement).await?;
-                    written.node.note(content);
+                    written.note(content);
                 }
             }
             _ => {}
         }
-        self.write_mesh_status(view, &mut written.mesh).await?;
         Ok(held_back)
     }
 
@@ -125,36 +123,9 @@ impl Publishing {
         }
         written
     }
-
-    async fn write_mesh_status(&self, view: &View, written: &mut Last) -> Result<(), PublishError> {
-        let Some(object) = &view.snapshot.mesh_object else {
-            return Ok(());
-        };
-        if steward(&view.snapshot).as_ref() != Some(&self.node) {
-            return Ok(());
-        }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let status = mesh_status(&view.snapshot, i64::try_from(now).unwrap_or(i64::MAX));
-        // Its times differ from call to call until the object shows them; the object's version tells one write from the next.
-        let content = format!("{} {:?}", object.uid, object.status);
-        if needs_write(object, &status) && written.held_back(&content).is_none() {
-            let client = self.credentials.build().await?;
-            write_status(&client, object, &status).await?;
-            written.note(content);
-        }
-        Ok(())
-    }
 }
 
 /// What was written last, which the watch may not show yet.
-#[derive(Debug, Default)]
-struct Written {
-    node: Last,
-    mesh: Last,
-}
-
 #[derive(Debug, Default)]
 struct Last {
     write: Option<(String, Instant)>,

@@ -73,7 +73,7 @@ impl Follower {
             let view = Arc::clone(&views.borrow_and_update());
             self.judge(&view);
             let ready = self.readiness.report().is_ok();
-            if let Some(status) = status(&self.node, ready, &self.devices, &view) {
+            if let Some(status) = status(&self.node, ready, &self.devices, &view, None) {
                 self.metrics.show(&status);
             }
             if ready {

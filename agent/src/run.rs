@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use warren_cluster::client::ClientConfig;
 use warren_cluster::watch::Watches;
 use warren_kernel::{Kernel, KernelConfig, veth};
 use warren_keymgr::KeyStore;
 use warren_model::NodeName;
+use warren_model::status::StewardStatus;
 use warren_telemetry::{
     AdminConfig, AdminServer, Drain, DrainSignal, Liveness, PrivateSocket, Readiness, Registry,
     shutdown_signal,
@@ -32,6 +34,7 @@ use crate::publish::Publishing;
 use crate::ready::Follower;
 use crate::reconcile::{Parts, ReconcileHandle, Reconciler, plan_report};
 use crate::status::status;
+use crate::steward::{Steward, StewardConfig};
 
 /// The files in the state folder that are replaced whole.
 const REPLACED: [&str; 4] = ["attachments.json", "endpoints.json", "guard.json", "sysctls.json"];
@@ -125,18 +128,37 @@ pub async fn run(config: Config) -> Result<()> {
         readiness.clone(),
         watches.health(),
     );
+    let (known, steward_known) = watch::channel(None);
+    let steward = Steward::new(StewardConfig {
+        node: node.clone(),
+        namespace: config.namespace.clone(),
+        reading,
+        writing: writing.clone(),
+        watches: watches.health(),
+        metrics: metrics.steward,
+        known,
+    });
     let publishing = Publishing {
         node: node.clone(),
         credentials: writing,
         published: readiness.gate("key-published"),
     };
     let pods = Pods::new(node.clone(), Arc::clone(&kernel), attachments, handle.clone());
-    let admin = routes(admin, &node, &config, &devices, &readiness, &handle);
+    let admin = routes(
+        admin,
+        &node,
+        &config,
+        &devices,
+        &readiness,
+        &handle,
+        steward_known,
+    );
 
     let mut tasks = JoinSet::new();
     tasks.spawn(reconciler.run(kernel_events, drain.clone(), liveness.watch("reconcile", STUCK)));
     tasks.spawn(follower.run(handle.views(), drain.clone()));
     tasks.spawn(publishing.run(handle.views(), drain.clone()));
+    tasks.spawn(steward.run(handle.views(), drain.clone()));
     tasks.spawn(cni_server::serve(cni_socket, pods, metrics.cni, drain.clone()));
     let (admin_stop, admin_stopped) = tokio::sync::oneshot::channel::<()>();
     let admin = tokio::spawn(admin.serve(async {
@@ -175,6 +197,7 @@ fn routes(
     devices: &Arc<Devices>,
     readiness: &Readiness,
     handle: &ReconcileHandle,
+    steward: watch::Receiver<Option<StewardStatus>>,
 ) -> AdminServer {
     const NOT_IN_SYNC: &str = "the agent has not read the cluster yet: see /readyz";
     let shown = config.clone();
@@ -202,12 +225,13 @@ fn routes(
     admin.route("/status", move || {
         let (node, handle, devices) = (node.clone(), handle.clone(), Arc::clone(&devices));
         let ready = readiness.report().is_ok();
+        let steward = steward.borrow().clone();
         async move {
             let mut view = (*handle.look().await.ok_or("the agent is stopping")?).clone();
             // A look does nothing, so it cannot fail at anything: what failed is what the last pass knows.
             let last = handle.last();
             view.failures.clone_from(&last.failures);
-            let status = status(&node, ready, &devices, &view);
+            let status = status(&node, ready, &devices, &view, steward);
             let status =
                 status.ok_or_else(|| view.error.clone().unwrap_or_else(|| NOT_IN_SYNC.to_owned()))?;
             serde_json::to_value(status).map_err(|error| error.to_string())

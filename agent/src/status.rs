@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use warren_model::status::{AgentStatus, LaneStatus, PeerStatus};
+use warren_model::status::{AgentStatus, LaneStatus, PeerStatus, StewardStatus};
 use warren_model::{Encryption, Lane, Node, NodeName, Path, PublicKey};
 use warren_plan::{Desired, PeerObserved};
 
@@ -10,7 +10,13 @@ use crate::devices::Devices;
 use crate::view::View;
 
 /// The agent's view of its node and of all its peers. `None` until the watches are in sync.
-pub fn status(node: &NodeName, ready: bool, devices: &Devices, view: &View) -> Option<AgentStatus> {
+pub fn status(
+    node: &NodeName,
+    ready: bool,
+    devices: &Devices,
+    view: &View,
+    steward: Option<StewardStatus>,
+) -> Option<AgentStatus> {
     let desired = view.desired.as_ref()?;
     let own = view.snapshot.nodes.get(node);
     let mesh = &view.snapshot.mesh;
@@ -42,6 +48,7 @@ pub fn status(node: &NodeName, ready: bool, devices: &Devices, view: &View) -> O
         drops: view.drops.clone(),
         refusals: desired.refusals.clone(),
         last_error: view.first_error(),
+        steward,
     })
 }
 

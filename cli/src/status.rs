@@ -65,6 +65,7 @@ mod tests {
 
         ready: 3 of 3 nodes
         encrypted: 6 of 6 paths
+        steward: b
         ");
     }
 
@@ -98,6 +99,7 @@ mod tests {
 
         ready: 3 of 5 nodes
         encrypted: 4 of 10 paths; without a handshake yet: 1; in the clear: 1 vxlan (b to e); no path: 1 (a to e); unknown: 4 (their agents did not answer)
+        steward: a
         ");
     }
 
@@ -114,6 +116,7 @@ mod tests {
 
         ready: 2 of 2 nodes
         encrypted: 2 of 2 paths
+        steward: a
         ");
     }
 }

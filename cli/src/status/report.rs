@@ -1,7 +1,7 @@
 //! The report as a value, which is what `--output json` prints: fields are added, never changed or removed.
 
 use serde::Serialize;
-use warren_model::status::{AgentStatus, PeerStatus};
+use warren_model::status::{AgentStatus, PeerStatus, StewardStatus};
 use warren_model::{Announcement, PathKind};
 
 use crate::answer::{self, AgentError};
@@ -14,6 +14,9 @@ pub(super) struct StatusReport {
     pub(super) nodes: Vec<NodeReport>,
     /// All of it in numbers.
     pub(super) summary: Summary,
+    /// Who writes the Mesh's status and Events: as the agent knows it that has heard of the latest term. `None`: nobody
+    /// has yet, or no agent that answers knows.
+    pub(super) steward: Option<StewardStatus>,
 }
 
 /// One node.
@@ -95,7 +98,15 @@ impl StatusReport {
             .map(|surveyed| NodeReport::new(surveyed, asked_api))
             .collect();
         let summary = Summary::new(&nodes, survey.cluster_size);
-        Self { nodes, summary }
+        let known = nodes
+            .iter()
+            .filter_map(|node| node.agent.as_ref()?.steward.clone());
+        let steward = known.max_by_key(|steward| steward.term);
+        Self {
+            nodes,
+            summary,
+            steward,
+        }
     }
 
     /// What the agents that answered said.

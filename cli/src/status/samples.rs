@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use warren_model::status::{AgentStatus, DropCount, LaneStatus, PeerStatus};
+use warren_model::status::{AgentStatus, DropCount, LaneStatus, PeerStatus, StewardStatus};
 use warren_model::{AnnouncedKey, Announcement, Epoch, Lane, PathKind, PublicKey, Refusal};
 
 use super::report::StatusReport;
@@ -77,6 +77,10 @@ pub(super) fn agent(node: &str, peers: Vec<PeerStatus>) -> AgentStatus {
         drops: vec![drops("plaintext-out", 0)],
         refusals: Vec::new(),
         last_error: None,
+        steward: Some(StewardStatus {
+            node: "a".to_owned(),
+            term: 2,
+        }),
     }
 }
 
@@ -105,9 +109,14 @@ pub(super) fn surveyed(node: &str, answer: Result<AgentStatus, AgentError>) -> S
 
 /// Three nodes, all well.
 pub(super) fn mesh() -> StatusReport {
+    let mut heard_last = agent("b", vec![peer("a", 3), peer("c", 3)]);
+    heard_last.steward = Some(StewardStatus {
+        node: "b".to_owned(),
+        term: 3,
+    });
     report(vec![
         surveyed("a", Ok(agent("a", vec![peer("b", 3), peer("c", 3)]))),
-        surveyed("b", Ok(agent("b", vec![peer("a", 3), peer("c", 3)]))),
+        surveyed("b", Ok(heard_last)),
         surveyed("c", Ok(agent("c", vec![peer("a", 3), peer("b", 3)]))),
     ])
 }

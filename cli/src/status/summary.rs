@@ -4,19 +4,23 @@ use warren_model::PathKind;
 use warren_model::status::{AgentStatus, PeerStatus};
 
 use super::report::StatusReport;
+use crate::printable::printable;
 use crate::units::{count, first_few};
 
 /// How many paths are named in the verdict.
 const NAMED: usize = 4;
 
-/// Two lines: nodes and paths.
+/// Nodes, paths, and who reports them to the API.
 pub(super) fn render(report: &StatusReport) -> String {
     let summary = &report.summary;
+    let steward = report.steward.as_ref();
+    let steward = steward.map(|it| format!("steward: {}\n", printable(&it.node)));
     format!(
-        "ready: {} of {}\n{}\n",
+        "ready: {} of {}\n{}\n{}",
         summary.ready,
         count(summary.nodes, "node"),
-        paths(report)
+        paths(report),
+        steward.unwrap_or_default()
     )
 }
 

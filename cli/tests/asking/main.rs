@@ -41,7 +41,7 @@ fn status_of(node: &str, peers: &[&str]) -> Value {
         "node": node, "version": "0.1.0", "ready": true, "encryption": true, "epoch": 1, "settled": 1,
         "keys": [{"epoch": 1, "publicKey": KEY, "port": 51821}], "podCidrs": ["10.244.0.0/24"], "pods": 2,
         "podMtu": 1420, "lanes": [], "peers": peers.iter().map(peer).collect::<Vec<_>>(), "drops": [],
-        "refusals": [], "lastError": null,
+        "refusals": [], "lastError": null, "steward": {"node": "a", "term": 1},
     })
 }
 
@@ -72,7 +72,7 @@ fn status_asks_every_agent_through_the_api_server() {
     let table = stdout(&warren(&["status", "--kubeconfig", api.kubeconfig()]));
     assert!(table.contains("dial /status: refused"), "{table}");
     assert!(
-        table.ends_with("encrypted: 2 of 6 paths; unknown: 4 (their agents did not answer)\n"),
+        table.ends_with("encrypted: 2 of 6 paths; unknown: 4 (their agents did not answer)\nsteward: a\n"),
         "{table}"
     );
 }

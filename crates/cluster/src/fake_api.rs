@@ -58,7 +58,7 @@ pub(crate) struct FakeApi {
 struct Inner {
     collections: Vec<(&'static str, Collection)>,
     log: Vec<Asked>,
-    patches: VecDeque<Answer>,
+    writes: VecDeque<Answer>,
 }
 
 #[derive(Default)]
@@ -115,12 +115,12 @@ impl FakeApi {
         self.with(path, |it| it.watch_answers.push_back(answer));
     }
 
-    /// What the next PATCH is answered with.
-    pub(crate) fn next_patch_answers(&self, answer: Answer) {
+    /// What the next PATCH, PUT or POST is answered with.
+    pub(crate) fn next_write_answers(&self, answer: Answer) {
         self.inner
             .lock()
             .expect("no test panics with it")
-            .patches
+            .writes
             .push_back(answer);
     }
 
@@ -191,12 +191,12 @@ impl FakeApi {
     }
 
     async fn respond(&self, asked: &Asked) -> Response<Body> {
-        if asked.method == Method::PATCH {
+        if [Method::PATCH, Method::PUT, Method::POST].contains(&asked.method) {
             let scripted = self
                 .inner
                 .lock()
                 .expect("no test panics with it")
-                .patches
+                .writes
                 .pop_front();
             return respond(scripted.unwrap_or_else(|| status(500, "NothingScripted")));
         }

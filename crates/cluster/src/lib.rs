@@ -11,7 +11,9 @@
 //! | [`decode`] | Node and Pod to the model |
 //! | [`mesh_resource`], [`mesh_decode`], [`mesh_in_force`] | the Mesh: its definition, its decoding, which one holds |
 //! | [`publish`] | the own node's annotation |
-//! | [`mesh_status`] | the Mesh's status, and which node writes it |
+//! | [`mesh_status`] | what the Mesh's status says, and the write |
+//! | [`election`], [`lease`] | which agent reports for the mesh: the decisions, and the Lease they are about |
+//! | [`events`], [`pace`] | refusals as Kubernetes Events, and how many |
 //! | [`write`](mod@write), [`api_error`] | what can go wrong with a write, and what the server meant |
 
 pub mod api_error;
@@ -20,16 +22,21 @@ pub mod client;
 pub mod connection;
 pub mod contents;
 pub mod decode;
+pub mod election;
+pub mod events;
 #[cfg(test)]
 mod fake_api;
+pub mod lease;
 pub mod mesh_decode;
 pub mod mesh_in_force;
 pub mod mesh_resource;
 pub mod mesh_status;
+pub mod pace;
 pub mod publish;
 pub mod snapshot;
 pub mod watch;
 pub mod watch_health;
+mod watched;
 pub mod write;
 
 pub use client::{ClientConfig, ClientError};

@@ -15,6 +15,8 @@ use crate::mesh_resource::MeshStatus;
 pub struct MeshObject {
     /// `metadata.uid`.
     pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: String,
     /// `metadata.generation`: rises with each change of the spec.
     pub generation: i64,
     /// `spec`; null when absent.
@@ -27,6 +29,7 @@ impl From<DynamicObject> for MeshObject {
     fn from(mut object: DynamicObject) -> Self {
         Self {
             uid: object.metadata.uid.unwrap_or_default(),
+            version: object.metadata.resource_version.unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
             spec: object.data.get_mut("spec").map(Value::take).unwrap_or_default(),
             status: object
@@ -43,12 +46,18 @@ pub struct MeshInForce {
     mesh: Mesh,
     /// The object whose spec `mesh` is; `None`: `mesh` is the defaults.
     uid: Option<String>,
+    problems: Vec<String>,
 }
 
 impl MeshInForce {
     /// The configuration that holds.
     pub fn mesh(&self) -> &Mesh {
         &self.mesh
+    }
+
+    /// What is wrong with the object's spec, as every process words it that finds it so, whatever it held before.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
     }
 
     /// Looks at the objects that exist, by name, and says what is refused of them. Without the object `default` the
@@ -60,12 +69,16 @@ impl MeshInForce {
             *self = Self::default();
             return refusals;
         };
+        self.problems.clear();
         match decode_spec(&object.spec).and_then(|mesh| self.not_backwards(object, mesh)) {
             Ok(mesh) => {
                 self.mesh = mesh;
                 self.uid = Some(object.uid.clone());
             }
-            Err(errors) => refusals.extend(errors.iter().map(|error| self.invalid(error))),
+            Err(errors) => {
+                self.problems = errors.iter().map(ToString::to_string).collect();
+                refusals.extend(errors.iter().map(|error| self.invalid(error)));
+            }
         }
         refusals
     }
@@ -113,6 +126,7 @@ mod tests {
         let object = |(name, uid, spec): &(&str, &str, Value)| {
             let read = MeshObject {
                 uid: (*uid).to_owned(),
+                version: "1".to_owned(),
                 generation: 1,
                 spec: spec.clone(),
                 status: None,

@@ -1,7 +1,7 @@
-//! The status of `Mesh/default`: what it says, who writes it, and the write.
+//! The status of `Mesh/default`: what it says, and the write.
 //!
-//! No lease elects the writer. Every agent sees the same nodes, and a pure function of them names one; while the views
-//! differ for a moment two may write, and they write the same.
+//! What it says is a function of what every agent sees alike, so that any of them may be the one that writes it:
+//! [`crate::election`] decides which. Nothing is in it that one agent knows and another does not.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -9,7 +9,7 @@ use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 use warren_model::mesh::MESH_NAME;
-use warren_model::{Epoch, Node, NodeName};
+use warren_model::{Epoch, Node, NodeName, Refusal};
 
 use crate::mesh_resource::{GROUP, Mesh, MeshStatus, VERSION};
 use crate::snapshot::{ObservedMesh, Snapshot};
@@ -18,19 +18,20 @@ use crate::write::{FIELD_MANAGER, WriteError};
 /// Most nodes that a condition's message names.
 const NAMED: usize = 5;
 
-/// The node whose agent writes the status: the oldest that is Ready and has published. `None`: nobody does.
-pub fn steward(snapshot: &Snapshot) -> Option<NodeName> {
-    let able = snapshot
-        .nodes
-        .values()
-        .filter(|node| node.ready && settled(node).is_some());
-    able.min_by(|a, b| a.seniority().cmp(&b.seniority()))
-        .map(|node| node.name.clone())
+/// How many agents are more senior than that node's and able to report; one that is not Ready or has not published comes
+/// after all of those that are.
+pub fn place(snapshot: &Snapshot, name: &NodeName) -> usize {
+    let is_able = |node: &&Node| node.ready && settled(node).is_some();
+    let able = || snapshot.nodes.values().filter(is_able);
+    match snapshot.nodes.get(name).filter(is_able) {
+        Some(own) => able().filter(|node| node.seniority() < own.seniority()).count(),
+        None => usize::MAX,
+    }
 }
 
-/// What the status should say. `now`, seconds since 1970, becomes the transition time of a condition whose status
+/// What the status should say. `refused`: what is refused of nodes, as every agent sees it. `now`, seconds since 1970, becomes the transition time of a condition whose status
 /// differs from what the object shows; the others keep theirs, so that nothing is written while nothing changes.
-pub fn mesh_status(snapshot: &Snapshot, now: i64) -> MeshStatus {
+pub fn mesh_status(snapshot: &Snapshot, refused: &[Refusal], now: i64) -> MeshStatus {
     let epoch = snapshot.mesh.keys.epoch;
     let counted: Vec<_> = snapshot
         .nodes
@@ -42,7 +43,8 @@ pub fn mesh_status(snapshot: &Snapshot, now: i64) -> MeshStatus {
     let lowest = reporting.filter_map(|node| settled(node)).min();
     let old = snapshot.mesh_object.as_ref();
     let conditions = [
-        accepted(snapshot),
+        accepted(old),
+        nodes_accepted(refused),
         all_ready(&counted, epoch),
         all_settled(&counted, epoch),
     ];
@@ -60,7 +62,8 @@ pub fn needs_write(observed: &ObservedMesh, desired: &MeshStatus) -> bool {
     observed.status.as_ref() != Some(desired)
 }
 
-/// Writes the status by server-side apply. The uid keeps it from a Mesh that was deleted and made anew.
+/// Writes the status by server-side apply, to the object as it was observed: a Mesh that was made anew, or that another
+/// agent has written meanwhile, is not written ([`WriteError::Changed`]).
 pub async fn write_status(
     client: &Client,
     observed: &ObservedMesh,
@@ -69,7 +72,7 @@ pub async fn write_status(
     let patch = json!({
         "apiVersion": format!("{GROUP}/{VERSION}"),
         "kind": "Mesh",
-        "metadata": {"name": MESH_NAME, "uid": observed.uid},
+        "metadata": {"name": MESH_NAME, "uid": observed.uid, "resourceVersion": observed.version},
         "status": desired,
     });
     let meshes = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::erase::<Mesh>(&()));
@@ -112,14 +115,9 @@ impl Verdict {
     }
 }
 
-fn accepted(snapshot: &Snapshot) -> Verdict {
-    let object = format!("Mesh/{MESH_NAME}");
-    let refused = snapshot
-        .refusals
-        .iter()
-        .filter(|refusal| refusal.object == object);
-    let messages: Vec<_> = refused.map(|refusal| refusal.message.as_str()).collect();
-    let holds = messages.is_empty();
+fn accepted(mesh: Option<&ObservedMesh>) -> Verdict {
+    let problems = mesh.map(|it| it.problems.as_slice()).unwrap_or_default();
+    let holds = problems.is_empty();
     Verdict {
         kind: "Accepted",
         holds,
@@ -127,7 +125,31 @@ fn accepted(snapshot: &Snapshot) -> Verdict {
         message: if holds {
             "the spec is in force".to_owned()
         } else {
-            messages.join("; ")
+            format!(
+                "{}; until then each agent keeps what it held before, or the defaults (encryption on, no fallback)",
+                problems.join("; ")
+            )
+        },
+    }
+}
+
+/// The Events of the nodes have the remedies.
+fn nodes_accepted(refused: &[Refusal]) -> Verdict {
+    let mut named: Vec<_> = refused
+        .iter()
+        .map(|it| format!("{} ({})", it.object, it.code))
+        .collect();
+    named.sort();
+    named.dedup();
+    let holds = named.is_empty();
+    Verdict {
+        kind: "NodesAccepted",
+        holds,
+        reason: if holds { "NothingRefused" } else { "NodesRefused" },
+        message: if holds {
+            "nothing that the nodes say is refused".to_owned()
+        } else {
+            format!("refused: {}", listed(&named))
         },
     }
 }
@@ -202,14 +224,17 @@ fn settled(node: &Node) -> Option<Epoch> {
     }
 }
 
-fn names<'a>(all: impl ExactSizeIterator<Item = &'a NodeName>) -> String {
-    let more = all.len().saturating_sub(NAMED);
-    let shown: Vec<_> = all.take(NAMED).map(NodeName::as_str).collect();
+fn names<'a>(all: impl Iterator<Item = &'a NodeName>) -> String {
+    listed(&all.map(NodeName::as_str).collect::<Vec<_>>())
+}
+
+/// The first few, and how many more.
+fn listed<S: AsRef<str>>(all: &[S]) -> String {
+    let shown: Vec<_> = all.iter().take(NAMED).map(AsRef::as_ref).collect();
     let shown = shown.join(", ");
-    if more == 0 {
-        shown
-    } else {
-        format!("{shown} and {more} more")
+    match all.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

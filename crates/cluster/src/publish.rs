@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn publishing_applies_the_one_annotation_to_the_one_node_of_that_uid() {
         let api = FakeApi::default();
-        api.next_patch_answers(accepted());
+        api.next_write_answers(accepted());
         publish(&api.client(), &node(None), &announcement(1))
             .await
             .unwrap();
@@ -155,8 +155,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_cannot_apply_to_a_dual_stack_node_gets_a_merge_patch() {
         let api = FakeApi::default();
-        api.next_patch_answers(status(500, "InternalError"));
-        api.next_patch_answers(accepted());
+        api.next_write_answers(status(500, "InternalError"));
+        api.next_write_answers(accepted());
         publish(&api.client(), &node(None), &announcement(1))
             .await
             .unwrap();
@@ -177,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_is_another_now_or_has_no_uid_is_not_written() {
         let api = FakeApi::default();
-        api.next_patch_answers(status(409, "Conflict"));
+        api.next_write_answers(status(409, "Conflict"));
         let error = publish(&api.client(), &node(None), &announcement(1))
             .await
             .unwrap_err();
@@ -195,7 +195,7 @@ mod tests {
     async fn withdrawing_removes_the_annotation_and_is_content_without_a_node() {
         let api = FakeApi::default();
         let name = node(None).name;
-        api.next_patch_answers(accepted());
+        api.next_write_answers(accepted());
         withdraw(&api.client(), &name).await.unwrap();
         let asked = api.log().pop().unwrap();
         assert_eq!(asked.content_type, "application/merge-patch+json");
@@ -204,9 +204,9 @@ mod tests {
             body,
             json!({"metadata": {"annotations": {"warren-mesh.io/wireguard": null}}})
         );
-        api.next_patch_answers(status(404, "NotFound"));
+        api.next_write_answers(status(404, "NotFound"));
         withdraw(&api.client(), &name).await.unwrap();
-        api.next_patch_answers(status(403, "Forbidden"));
+        api.next_write_answers(status(403, "Forbidden"));
         let error = withdraw(&api.client(), &name).await.unwrap_err();
         assert_eq!(error.retry(), Retry::Reconnect);
     }

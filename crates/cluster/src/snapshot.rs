@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub mesh: Mesh,
     /// The object `Mesh/default`, if there is one: where the mesh's status goes.
     pub mesh_object: Option<ObservedMesh>,
+    /// The uid of every Mesh there is, by name, also of those that do not count.
+    pub mesh_uids: BTreeMap<String, String>,
     /// The pods of this node, by namespace and name.
     pub pods: Vec<Pod>,
     /// Objects, or parts of them, that are not acted on.
@@ -48,8 +50,12 @@ pub struct Synced {
 pub struct ObservedMesh {
     /// `metadata.uid`.
     pub uid: String,
+    /// `metadata.resourceVersion`: a write that is made from this view is bound to it.
+    pub version: String,
     /// `metadata.generation`.
     pub generation: i64,
+    /// What is wrong with `spec`, one a field; empty: it is in force.
+    pub problems: Vec<String>,
     /// `status`, as last written.
     pub status: Option<MeshStatus>,
 }

@@ -20,17 +20,17 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use warren_model::mesh::MESH_NAME;
-use warren_model::{Node, NodeName, Pod};
+use warren_model::NodeName;
 
 use crate::api_error::{describe, retry_after, status_code};
 use crate::backoff::Backoff;
 use crate::contents::Contents;
-use crate::decode::{Decoded, decode_node, decode_pod};
-use crate::mesh_in_force::{MeshInForce, MeshObject};
+use crate::decode::{decode_node, decode_pod};
+use crate::mesh_in_force::MeshObject;
 use crate::mesh_resource::Mesh;
-use crate::snapshot::{ObservedMesh, Snapshot, Synced};
+use crate::snapshot::Snapshot;
 use crate::watch_health::{WatchHealth, WatchKind};
+use crate::watched::Watched;
 
 /// How long the server serves one watch before it closes it and the next begins, where the last ended and so without a
 /// list. It bounds for how long a link that hangs goes unnoticed (see [`crate::connection`]), and it costs the server a request
@@ -128,7 +128,7 @@ impl HealthReader {
 /// What the watches write and readers read.
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Watched>,
     sender: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -142,77 +142,16 @@ impl Default for Shared {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
         // A watch that panicked half-way through an event leaves at worst that event out; `ended` tells of it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state and, if that made a difference, shows it. Under one lock, so that snapshots come in order.
-    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+    fn change(&self, change: impl FnOnce(&mut Watched) -> bool) {
         let mut state = self.lock();
         if change(&mut state) {
             self.sender.send_replace(Arc::new(state.snapshot()));
-        }
-    }
-}
-
-/// All that the watches have shown.
-#[derive(Debug)]
-struct State {
-    nodes: Contents<Decoded<Node>>,
-    pods: Contents<Decoded<Pod>>,
-    meshes: Contents<MeshObject>,
-    in_force: MeshInForce,
-    health: [WatchHealth; 3],
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            nodes: Contents::default(),
-            pods: Contents::default(),
-            meshes: Contents::default(),
-            in_force: MeshInForce::default(),
-            health: WatchKind::ALL.map(WatchHealth::new),
-        }
-    }
-}
-
-impl State {
-    fn health(&mut self, kind: WatchKind) -> &mut WatchHealth {
-        match kind {
-            WatchKind::Nodes => &mut self.health[0],
-            WatchKind::Pods => &mut self.health[1],
-            WatchKind::Mesh => &mut self.health[2],
-        }
-    }
-
-    fn snapshot(&mut self) -> Snapshot {
-        // Before the first list there is nothing to look at, and "no object" would not be true.
-        let mut refusals = if self.meshes.is_synced() {
-            self.in_force.update(self.meshes.current())
-        } else {
-            Vec::new()
-        };
-        let (nodes, pods) = (self.nodes.current(), self.pods.current());
-        refusals.extend(nodes.values().flat_map(|it| it.refusals.iter().cloned()));
-        refusals.extend(pods.values().flat_map(|it| it.refusals.iter().cloned()));
-        let usable = nodes.values().filter_map(|it| it.value.clone());
-        Snapshot {
-            nodes: usable.map(|node| (node.name.clone(), node)).collect(),
-            mesh: self.in_force.mesh().clone(),
-            mesh_object: self.meshes.current().get(MESH_NAME).map(|object| ObservedMesh {
-                uid: object.uid.clone(),
-                generation: object.generation,
-                status: object.status.clone(),
-            }),
-            pods: pods.values().filter_map(|it| it.value.clone()).collect(),
-            refusals,
-            synced: Synced {
-                nodes: self.nodes.is_synced(),
-                pods: self.pods.is_synced(),
-                mesh: self.meshes.is_synced(),
-            },
         }
     }
 }
@@ -223,7 +162,7 @@ struct Follower<K, V> {
     api: Api<K>,
     config: watcher::Config,
     decode: fn(K) -> (String, V),
-    contents: fn(&mut State) -> &mut Contents<V>,
+    contents: fn(&mut Watched) -> &mut Contents<V>,
     shared: Arc<Shared>,
 }
 

@@ -47,6 +47,19 @@ pub struct AgentStatus {
     pub refusals: Vec<Refusal>,
     /// The last pass that failed: what the kernel refused; `None` when the last pass went through.
     pub last_error: Option<String>,
+    /// Who reports for the whole mesh, as far as this agent knows; of several answers the one of the latest term counts.
+    #[serde(default)]
+    pub steward: Option<StewardStatus>,
+}
+
+/// The agent that writes the Mesh's status and Events, in one term of the Lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StewardStatus {
+    /// Its node, as the Lease names it.
+    pub node: String,
+    /// How often the Lease has gone from one holder to another.
+    pub term: i32,
 }
 
 /// One WireGuard device.

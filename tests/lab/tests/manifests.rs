@@ -25,6 +25,8 @@ async fn a_real_api_server_takes_the_manifests() {
         ("daemonset", "warren-agent"),
         ("clusterrole", "warren-agent"),
         ("clusterrolebinding", "warren-agent"),
+        ("rolebinding", "warren-steward"),
+        ("lease", "warren-steward"),
     ] {
         let found = kubectl(&lab, &["get", kind, name, "--namespace", "warren-system"]);
         assert!(found.status.success(), "{kind} {name}: {found:?}");
@@ -80,6 +82,41 @@ async fn the_rights_that_agents_get_are_those_they_need_and_no_more() {
             if allowed { "yes" } else { "no" },
             "{user} {verb} {resource}: {asked:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn agents_may_use_the_one_lease_and_no_other() {
+    let Some(lab) = real_api().await else { return };
+    let reader = "system:serviceaccount:warren-system:warren-agent";
+    let ours = "leases.coordination.k8s.io/warren-steward";
+    for (verb, resource, namespace, allowed) in [
+        ("get", ours, "warren-system", "yes"),
+        ("update", ours, "warren-system", "yes"),
+        ("delete", ours, "warren-system", "no"),
+        ("update", ours, "kube-system", "no"),
+        (
+            "update",
+            "leases.coordination.k8s.io/other",
+            "warren-system",
+            "no",
+        ),
+        ("create", "leases.coordination.k8s.io", "warren-system", "no"),
+        ("create", "events", "default", "no"),
+    ] {
+        let question = [
+            "auth",
+            "can-i",
+            verb,
+            resource,
+            "--as",
+            reader,
+            "--namespace",
+            namespace,
+        ];
+        let asked = kubectl(&lab, &question);
+        let answer = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
+        assert_eq!(answer, allowed, "{verb} {resource} in {namespace}: {asked:?}");
     }
 }
 

@@ -16,11 +16,14 @@ use crate::pod::{PodKey, PodOptions};
 
 const MANAGER: &str = "warren-lab";
 
+/// The API groups of what agents are given.
+const GIVEN: [&str; 2] = ["rbac.authorization.k8s.io/", "coordination.k8s.io/"];
+
 /// The one container of a pod, and what it would be made of: nobody pulls it.
 const CONTAINER: &str = "main";
 const IMAGE: &str = "warren-lab/pod";
 
-/// Applies what `manifests/base` gives agents: resource definitions and rights.
+/// Applies what `manifests/base` gives agents: resource definitions, rights, and the Lease.
 pub(crate) async fn prepare(client: &Client) -> anyhow::Result<()> {
     for crd in warren_cluster::crds() {
         let api: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -36,7 +39,7 @@ pub(crate) async fn prepare(client: &Client) -> anyhow::Result<()> {
             .with_context(|| format!("watch the resource definition {name}"))?;
     }
     ensure_namespace(client, "warren-system").await?;
-    for object in rights()? {
+    for object in given()? {
         let types = object.types.as_ref().context("a manifest without kind")?;
         let kind = GroupVersionKind::try_from(types).context("a manifest without kind")?;
         let resource = kube::core::ApiResource::from_gvk(&kind);
@@ -55,8 +58,8 @@ pub(crate) async fn prepare(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The objects of `manifests/base` that give rights.
-fn rights() -> anyhow::Result<Vec<DynamicObject>> {
+/// The objects of `manifests/base` that give rights, and the Lease that they are about.
+fn given() -> anyhow::Result<Vec<DynamicObject>> {
     let mut objects = Vec::new();
     for path in yaml_files(&manifests())? {
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -65,7 +68,7 @@ fn rights() -> anyhow::Result<Vec<DynamicObject>> {
         for document in documents {
             if document["apiVersion"]
                 .as_str()
-                .is_some_and(|it| it.starts_with("rbac.authorization.k8s.io/"))
+                .is_some_and(|it| GIVEN.iter().any(|group| it.starts_with(group)))
             {
                 objects.push(
                     serde_json::from_value(document)

@@ -93,7 +93,9 @@ impl<'d> Outbound<'d> {
         let mut reader = Reader::new();
         loop {
             let mut scene: Option<Scene> = None;
-            while self.datagrams.len() < self.slots.count() {
+            while self.datagrams.is_empty()
+                || self.datagrams.len() + reader.slots_wanted() <= self.slots.count()
+            {
                 let wait = scene.is_none();
                 match reader.read(&self.device.tun, &mut self.slots, self.datagrams.len(), wait) {
                     Ok(arrival) => {

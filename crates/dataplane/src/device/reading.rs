@@ -78,6 +78,14 @@ impl Reader {
         &self.whole
     }
 
+    /// Slots that the next frame may take. A batch that has fewer left is better sent first.
+    pub(super) fn slots_wanted(&self) -> usize {
+        self.expected.map_or(1, |cut| {
+            let payload_len = MAX_FRAME.saturating_sub(cut.header_len);
+            payload_len.div_ceil(cut.segment_len.max(1)).min(PARTS)
+        })
+    }
+
     /// Reads a frame of the interface into the slots from `first` on, of which there must be one at least.
     pub(super) fn read(
         &mut self,

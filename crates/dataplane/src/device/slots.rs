@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::noise::{DATA_HEADER_LEN, TAG_LEN};
 
 /// Bytes of a batch: small enough to stay in a core's cache from the first to the last time that they are touched.
-const BATCH_LEN: usize = 192 << 10;
+const BATCH_LEN: usize = 144 << 10;
 
 /// Slots of a batch, at most and at least. The least is for interfaces whose packets are as long as packets can be.
 const SLOTS: (usize, usize) = (4, 128);

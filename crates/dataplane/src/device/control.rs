@@ -43,17 +43,20 @@ impl<'d> Control<'d> {
     pub(super) fn work(&mut self) -> ! {
         let mut ticks = 0_u32;
         let mut next_tick = Instant::now() + TICK;
+        let mut letters = Vec::new();
         loop {
-            let (wanted, letter, left) = self.device.mailbox.take(next_tick);
+            let (wanted, left) = self.device.mailbox.take(next_tick, &mut letters);
             let now = self.device.now();
             for member in wanted {
                 self.look_after(&member, now);
             }
-            if let Some(letter) = letter
-                && let Err(reason) = self.take_in(&letter, now, left)
-            {
-                tracing::trace!(source = %letter.from.to, reason = reason.name(), "handshake message dropped");
-                self.device.drops.count(reason);
+            let mut left = left + letters.len();
+            for letter in letters.drain(..) {
+                left -= 1;
+                if let Err(reason) = self.take_in(&letter, now, left) {
+                    tracing::trace!(source = %letter.from.to, reason = reason.name(), "handshake message dropped");
+                    self.device.drops.count(reason);
+                }
             }
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;

@@ -11,6 +11,9 @@ use crate::noise::INITIATION_LEN;
 /// Handshake messages that wait at most; as in the kernel, a flood fills it and is not waited for.
 pub(super) const MESSAGES: usize = 1024;
 
+/// Handshake messages that are taken out at once: under a flood, a lock for each would be most of the work.
+const TAKEN_AT_ONCE: usize = 32;
+
 /// A handshake message and where it came from.
 pub(super) struct Letter {
     bytes: [u8; INITIATION_LEN],
@@ -60,25 +63,34 @@ impl Mailbox {
         if mail.letters.len() >= MESSAGES {
             return false;
         }
+        let was_empty = mail.is_empty();
         mail.letters.push_back(letter);
         drop(mail);
-        self.posted.notify_one();
+        // Whoever empties the box looks again before he sleeps: a system call for each letter would be for nothing.
+        if was_empty {
+            self.posted.notify_one();
+        }
         true
     }
 
     /// Asks to look after a peer.
     pub(super) fn want(&self, member: &Arc<Member>) {
         if member.want() {
-            self.lock().wanted.push(Arc::clone(member));
-            self.posted.notify_one();
+            let mut mail = self.lock();
+            let was_empty = mail.is_empty();
+            mail.wanted.push(Arc::clone(member));
+            drop(mail);
+            if was_empty {
+                self.posted.notify_one();
+            }
         }
     }
 
-    /// Waits until there is mail, or until a time, and takes the peers and one letter. Gives also how many letters are
-    /// left.
-    pub(super) fn take(&self, until: Instant) -> (Vec<Arc<Member>>, Option<Letter>, usize) {
+    /// Waits until there is mail, or until a time, and takes the peers and some letters, which are added to `letters`.
+    /// Gives also how many letters are left. One thread takes: it is the only one to be woken.
+    pub(super) fn take(&self, until: Instant, letters: &mut Vec<Letter>) -> (Vec<Arc<Member>>, usize) {
         let mut mail = self.lock();
-        while mail.letters.is_empty() && mail.wanted.is_empty() {
+        while mail.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -89,15 +101,22 @@ impl Mailbox {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         let wanted = std::mem::take(&mut mail.wanted);
-        let letter = mail.letters.pop_front();
+        let taken = mail.letters.len().min(TAKEN_AT_ONCE);
+        letters.extend(mail.letters.drain(..taken));
         for member in &wanted {
             member.taken_out();
         }
-        (wanted, letter, mail.letters.len())
+        (wanted, mail.letters.len())
     }
 
     fn lock(&self) -> MutexGuard<'_, Mail> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mail {
+    fn is_empty(&self) -> bool {
+        self.letters.is_empty() && self.wanted.is_empty()
     }
 }
 
@@ -119,18 +138,24 @@ mod tests {
         Arc::new(Member::new(1, PublicKey::from_bytes([7; 32]).unwrap(), None))
     }
 
+    /// The peers in the box.
+    fn wanted(mailbox: &Mailbox) -> usize {
+        mailbox.take(Instant::now(), &mut Vec::new()).0.len()
+    }
+
     #[test]
-    fn letters_are_taken_in_order_and_one_at_a_time() {
+    fn letters_are_taken_in_order_and_some_at_a_time() {
         let mailbox = Mailbox::default();
-        for number in 0..3 {
+        let posted = u8::try_from(2 * TAKEN_AT_ONCE + 3).unwrap();
+        for number in 0..posted {
             assert!(mailbox.post(letter(number)));
         }
-        for number in 0..3 {
-            let (_, letter, left) = mailbox.take(Instant::now());
-            assert_eq!(letter.unwrap().message(), [number; 64]);
-            assert_eq!(left, usize::from(2 - number));
+        let mut letters = Vec::new();
+        for left in [TAKEN_AT_ONCE + 3, 3, 0, 0] {
+            assert_eq!(mailbox.take(Instant::now(), &mut letters).1, left);
         }
-        assert!(mailbox.take(Instant::now()).1.is_none());
+        let numbers: Vec<u8> = letters.iter().map(|letter| letter.message()[0]).collect();
+        assert_eq!(numbers, (0..posted).collect::<Vec<_>>());
     }
 
     #[test]
@@ -141,7 +166,7 @@ mod tests {
         }
         // Peers find their way past it.
         mailbox.want(&member());
-        assert_eq!(mailbox.take(Instant::now()).0.len(), 1);
+        assert_eq!(wanted(&mailbox), 1);
     }
 
     #[test]
@@ -150,18 +175,42 @@ mod tests {
         for _ in 0..2 {
             mailbox.want(&member);
             mailbox.want(&member);
-            assert_eq!(mailbox.take(Instant::now()).0.len(), 1);
+            assert_eq!(wanted(&mailbox), 1);
         }
-        assert!(mailbox.take(Instant::now()).0.is_empty());
+        assert_eq!(wanted(&mailbox), 0);
     }
 
     #[test]
     fn whoever_waits_is_woken() {
         let mailbox = Mailbox::default();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| mailbox.take(Instant::now() + Duration::from_secs(60)));
+            let waiting =
+                scope.spawn(|| mailbox.take(Instant::now() + Duration::from_secs(60), &mut Vec::new()));
             mailbox.want(&member());
             assert_eq!(waiting.join().unwrap().0.len(), 1);
+        });
+    }
+
+    #[test]
+    fn nobody_sleeps_over_mail_however_it_comes() {
+        const LETTERS: usize = 20_000;
+        let mailbox = Mailbox::default();
+        std::thread::scope(|scope| {
+            let taking = scope.spawn(|| {
+                let deadline = Instant::now() + Duration::from_secs(60);
+                let (mut letters, mut taken) = (Vec::new(), 0);
+                while taken < LETTERS {
+                    mailbox.take(deadline, &mut letters);
+                    assert!(!letters.is_empty(), "slept until the deadline");
+                    taken += letters.drain(..).len();
+                }
+            });
+            for _ in 0..LETTERS {
+                while !mailbox.post(letter(0)) {
+                    std::thread::yield_now();
+                }
+            }
+            taking.join().unwrap();
         });
     }
 

@@ -8,7 +8,9 @@ use clap::Parser;
 /// A WireGuard interface in userspace, configured with wg(8).
 ///
 /// Makes the TUN interface and goes to the background once it answers on its configuration socket. It ends on SIGTERM
-/// or SIGINT, when the interface is deleted, or when the socket's file is removed.
+/// or SIGINT, when the interface is deleted, or when the socket's file is removed. It takes the arguments, variables
+/// and descriptors that wireguard-go takes, and has its exit codes: 0 when it ended as it should or is ready in the
+/// background, else 1.
 #[derive(Parser)]
 #[command(name = "warren-wg", version)]
 pub struct Args {
@@ -29,10 +31,18 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
     pub run_dir: PathBuf,
     /// Use the TUN interface that is open as this descriptor instead of making one
-    #[arg(long, env = "WG_TUN_FD", value_name = "FD")]
+    #[arg(long, env = "WG_TUN_FD", value_name = "FD", value_parser = descriptor())]
     pub tun_fd: Option<RawFd>,
+    /// Use the Unix socket that listens as this descriptor, at its place in the directory, instead of making one
+    #[arg(long, env = "WG_UAPI_FD", value_name = "FD", value_parser = descriptor())]
+    pub uapi_fd: Option<RawFd>,
     /// Name of the interface
     pub interface: String,
+}
+
+/// The numbers of descriptors.
+fn descriptor() -> clap::builder::RangedI64ValueParser<RawFd> {
+    clap::value_parser!(RawFd).range(0..)
 }
 
 /// The command line, for help and the reference documentation.

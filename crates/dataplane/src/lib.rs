@@ -17,11 +17,19 @@
 //! | [`uapi`] | the configuration protocol and its server |
 //! | [`process`] | becoming a daemon, ending cleanly |
 //! | [`client`] | starting, observing, changing and stopping a device from another process |
-
-#![expect(
-    unsafe_code,
-    reason = "interface requests, fork and an inherited descriptor have no safe form"
-)]
+//!
+//! # Unsafe code
+//!
+//! It is denied but where an `expect` names the reason. Each block says why it is sound, and is run by a test.
+//!
+//! | where | what for | run by |
+//! |---|---|---|
+//! | [`tun`] | ioctl on the interface and the union in their argument; reading without waiting | `tests/device`, all of it |
+//! | `udp::receive`, `udp::send`, `udp::control` | recvmmsg, sendmmsg, socket options, and the addresses and control messages that the kernel writes | `udp::tests`, and in memory alone `udp::control`'s tests |
+//! | `noise::session` | erasing a key of a type that does not do so itself | `a_key_is_erased_when_it_is_dropped` |
+//! | [`process`] | fork, before there are threads; `capset` | `tests/device`, `ending` and `citizen` |
+//! | [`client`] | a child that enters its cgroup between fork and exec | the lab's suites |
+//! | `main` | taking over descriptors that the program was started with | `tests/device`, `citizen` |
 
 mod allowed_ips;
 pub mod arguments;

@@ -1,13 +1,13 @@
 //! `warren-wg`: a WireGuard interface in userspace.
 
-#![expect(unsafe_code, reason = "taking over an inherited descriptor has no safe form")]
-
 use std::fs::File;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::Context;
 use clap::Parser;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tracing_subscriber::EnvFilter;
 use warren_dataplane::arguments::Args;
 use warren_dataplane::device::Device;
@@ -16,7 +16,19 @@ use warren_dataplane::tun::Tun;
 use warren_dataplane::uapi::ConfigSocket;
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no mistakes. Whether anybody reads them is not our affair.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("warren-wg: {error:#}");
@@ -32,16 +44,21 @@ fn run(args: &Args) -> anyhow::Result<()> {
     // The daemon leaves the directory that a relative path would be relative to.
     let run_dir = std::path::absolute(&args.run_dir).context("--run-dir")?;
     process::guard()?;
+    if args.tun_fd.is_some() && args.tun_fd == args.uapi_fd {
+        anyhow::bail!("WG_TUN_FD and WG_UAPI_FD are the same descriptor");
+    }
     let tun = match args.tun_fd {
-        // SAFETY: the descriptor was handed to this process for this purpose, and nothing else here uses it.
-        Some(fd) => unsafe { Tun::from_inherited(fd) }?,
+        Some(fd) => Tun::from_inherited(inherited(fd)?)?,
         None => {
             // Asked first: an interface must not come and go because its name's socket is taken.
             ConfigSocket::check_free(&run_dir, &args.interface)?;
             Tun::create(&args.interface)?
         }
     };
-    let socket = ConfigSocket::bind(&run_dir, tun.name())?;
+    let socket = match args.uapi_fd {
+        Some(fd) => ConfigSocket::from_inherited(inherited(fd)?, &run_dir, tun.name())?,
+        None => ConfigSocket::bind(&run_dir, tun.name())?,
+    };
     let device = Device::new(tun).context("cannot open UDP sockets for the device")?;
     if foreground {
         return Ok(process::run(device, socket, None)?);
@@ -57,14 +74,26 @@ fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
+/// Takes over a descriptor that this process was started with.
+fn inherited(fd: RawFd) -> anyhow::Result<OwnedFd> {
+    #[expect(unsafe_code, reason = "a number becomes a descriptor")]
+    // SAFETY: used for this one call only, which fails cleanly for a number that is no descriptor.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    // Looked at before it is owned: a number that is no descriptor must not be closed.
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+        .with_context(|| format!("descriptor {fd} is not open"))?;
+    #[expect(unsafe_code, reason = "a number becomes a descriptor")]
+    // SAFETY: it is open, was handed to this process for this purpose, and nothing else here uses it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 fn init_log(args: &Args) -> anyhow::Result<()> {
     let filter = match (&args.log, args.log_level.as_deref()) {
         (Some(filter), _) => filter.as_str(),
         (None, Some("verbose" | "debug")) => "warren_dataplane=debug,warren_wg=debug",
-        (None, Some("error")) => "error,boringtun=off",
+        (None, Some("error")) => "error",
         (None, Some("silent")) => "off",
-        // boringtun reports each peer that stays away as an error.
-        (None, _) => "info,boringtun=off",
+        (None, _) => "info",
     };
     let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} is no log filter"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);

@@ -1,5 +1,7 @@
 //! The device's process: guarding its memory, becoming a daemon, and ending cleanly.
 
+mod privileges;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -16,7 +18,6 @@ use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork,
 use thiserror::Error;
 
 use crate::device::{Device, threads};
-
 use crate::uapi::{ConfigSocket, ReplyError, parse_device};
 
 /// How often the configuration socket's file is looked for, in milliseconds.
@@ -85,6 +86,7 @@ pub struct Readiness {
 /// In the starter, [`ProcessError::NotReady`] when the daemon has ended instead.
 pub fn daemonize(keep_stderr: bool) -> Result<Side, ProcessError> {
     let (mut reader, ready) = io::pipe().map_err(refused("make a pipe"))?;
+    #[expect(unsafe_code, reason = "a daemon has no safe form")]
     #[expect(
         clippy::disallowed_methods,
         reason = "no thread runs yet: what goes for threaded programs does not hold"
@@ -125,7 +127,8 @@ impl Readiness {
 }
 
 /// Runs the device until it is told to end (SIGTERM, SIGINT), its interface is deleted or its socket's file is removed.
-/// Then the socket is gone, keys are overwritten, and the interface goes with the process.
+/// Then the socket is gone, keys are overwritten, and the interface goes with the process. No thread may run yet: all
+/// of them run without the capabilities that are given up here.
 pub fn run(device: Device, socket: ConfigSocket, readiness: Option<Readiness>) -> Result<(), ProcessError> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     // Before any thread is started, so that all of them leave these signals to this one.
@@ -137,6 +140,7 @@ pub fn run(device: Device, socket: ConfigSocket, readiness: Option<Readiness>) -
         .map_err(io::Error::from)
         .map_err(refused("wait for signals"))?;
     let (gone, gone_writer) = io::pipe().map_err(refused("make a pipe"))?;
+    privileges::reduce().map_err(refused("give up privileges"))?;
     let device = Arc::new(device);
     threads::start(&device, gone_writer).map_err(refused("start threads"))?;
     socket.serve(&device).map_err(refused("start threads"))?;

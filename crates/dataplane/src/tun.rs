@@ -3,9 +3,11 @@
 //! Every frame has a `virtio_net_hdr` before it (`IFF_VNET_HDR`), so that the kernel may leave the cutting of long frames
 //! and checksums to us, and takes long frames from us. How much of that it can is asked when the interface is opened.
 
+#![expect(unsafe_code, reason = "interface requests and preadv2 have no safe form")]
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -97,21 +99,11 @@ impl Tun {
         Ok(tun)
     }
 
-    /// Takes over a TUN interface that the program that started us has open as `fd`.
-    ///
-    /// # Safety
-    /// `fd` must be open and must belong to nobody else in this process.
-    pub unsafe fn from_inherited(fd: RawFd) -> Result<Self, TunError> {
-        let not_a_tun = |source| TunError::NotATun { fd, source };
-        // Looked at before it is owned: a number that is no descriptor must not be closed.
-        nix::fcntl::fcntl(
-            // SAFETY: used for this one call only, which fails cleanly for a number that is no descriptor.
-            unsafe { BorrowedFd::borrow_raw(fd) },
-            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
-        )
-        .map_err(|errno| not_a_tun(errno.into()))?;
-        // SAFETY: the descriptor is open (just checked) and the caller says that nobody else owns it.
-        let file = unsafe { File::from_raw_fd(fd) };
+    /// Takes over a TUN interface that the program that started us has opened.
+    pub fn from_inherited(fd: OwnedFd) -> Result<Self, TunError> {
+        let number = fd.as_raw_fd();
+        let not_a_tun = |source| TunError::NotATun { fd: number, source };
+        let file = File::from(fd);
         set_blocking(&file).map_err(not_a_tun)?;
         Self::from_file(file).map_err(not_a_tun)
     }

@@ -27,14 +27,14 @@ async fn try_spawn(devices: &Userspace, interface: &str) -> Result<(), ClientErr
     let mut command = Command::new(program);
     command.arg("--run-dir").arg(&devices.run_dir);
     if let Some(log_dir) = &devices.log_dir {
-        command.args(["--log", "info,boringtun=off"]);
+        command.args(["--log", "info"]);
         command
             .arg("--log-file")
             .arg(log_dir.join(format!("{interface}.log")));
     }
     command.arg("--").arg(interface);
     // What is meant for another device, or would keep this one in the foreground.
-    for name in ["WG_TUN_FD", "WG_PROCESS_FOREGROUND", "LOG_LEVEL"] {
+    for name in ["WG_TUN_FD", "WG_UAPI_FD", "WG_PROCESS_FOREGROUND", "LOG_LEVEL"] {
         command.env_remove(name);
     }
     command
@@ -72,6 +72,7 @@ fn join_own_cgroup(command: &mut Command, interface: &str) {
         tracing::debug!(%interface, "no cgroup of its own for the device");
         return;
     }
+    #[expect(unsafe_code, reason = "what runs between fork and exec has no safe form")]
     // SAFETY: between fork and exec the closure makes only system calls, on memory and descriptors that exist before
     // the fork. Failure is of no consequence.
     unsafe {

@@ -294,6 +294,7 @@ impl TransportKey {
 
 impl Drop for TransportKey {
     fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "ring has no keys that erase themselves")]
         // SAFETY: the value is neither dropped nor read again: it is in a ManuallyDrop, and we are in the drop of the
         // only type that has it, with the only reference to it. Any bytes may be written to a place that is not read
         // again. The key is part of the value itself: a LessSafeKey owns nothing on the heap.

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -48,6 +50,16 @@ pub enum SocketError {
         /// The file.
         path: PathBuf,
     },
+    /// The descriptor handed over is none that listens there.
+    #[error("descriptor {fd} (WG_UAPI_FD) is no Unix socket that listens on {}", path.display())]
+    NotListening {
+        /// The descriptor.
+        fd: RawFd,
+        /// Where the socket should be.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel refused.
     #[error("cannot listen on {}", path.display())]
     Listen {
@@ -78,6 +90,26 @@ impl ConfigSocket {
         let made = make(&nursery, &path);
         let _ = fs::remove_dir_all(&nursery);
         let (listener, file) = made.map_err(refused)?;
+        Ok(Self { listener, path, file })
+    }
+
+    /// Takes over a socket that the program that started us listens on at `directory/INTERFACE.sock`.
+    pub fn from_inherited(fd: OwnedFd, directory: &Path, interface: &str) -> Result<Self, SocketError> {
+        let path = directory.join(format!("{interface}.sock"));
+        let number = fd.as_raw_fd();
+        let unfit = |source| SocketError::NotListening {
+            fd: number,
+            path: path.clone(),
+            source,
+        };
+        let listener = UnixListener::from(fd);
+        let listens = SockRef::from(&listener).is_listener().map_err(unfit)?;
+        let metadata = fs::symlink_metadata(&path).map_err(unfit)?;
+        if !listens || !metadata.file_type().is_socket() {
+            return Err(unfit(io::ErrorKind::InvalidInput.into()));
+        }
+        listener.set_nonblocking(false).map_err(unfit)?;
+        let file = (metadata.dev(), metadata.ino());
         Ok(Self { listener, path, file })
     }
 

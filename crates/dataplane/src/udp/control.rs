@@ -1,5 +1,7 @@
 //! What goes with a message beside its bytes (`cmsg(3)`): how it is to be cut, its addresses, its ECN field.
 
+#![expect(unsafe_code, reason = "socket options have no safe form for all of them")]
+
 use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,5 +1,7 @@
 //! Receiving many datagrams with one system call.
 
+#![expect(unsafe_code, reason = "recvmmsg has no safe form")]
+
 use std::io;
 use std::mem::zeroed;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};

@@ -1,5 +1,7 @@
 //! Sending many datagrams with one system call.
 
+#![expect(unsafe_code, reason = "sendmmsg has no safe form")]
+
 use std::io;
 use std::mem::zeroed;
 use std::ops::Range;

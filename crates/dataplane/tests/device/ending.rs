@@ -1,10 +1,6 @@
 //! How a device begins and ends.
 
-use super::nodes::{Network, Node, WARREN_WG, eventually, join};
-
-/// Numbers of the device processes of a node, as the node sees them.
-const DEVICES: &str =
-    "cd /proc; for p in [0-9]*; do read name < $p/comm && [ \"$name\" = warren-wg ] && echo $p; done; true";
+use super::nodes::{DEVICES, Network, Node, WARREN_WG, eventually, join};
 
 fn expect_ended(node: &Node) {
     eventually("the process has ended", || node.sh(DEVICES).is_empty());

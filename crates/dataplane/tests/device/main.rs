@@ -9,6 +9,7 @@
     reason = "a copy of the program inside a node speaks to the one outside"
 )]
 
+mod citizen;
 mod client;
 mod configuration;
 mod ending;

@@ -11,6 +11,10 @@ use warren_dataplane::uapi::parse_drops;
 /// The program under test.
 pub(crate) const WARREN_WG: &str = env!("CARGO_BIN_EXE_warren-wg");
 
+/// Prints the numbers of the device processes of a node, as the node sees them.
+pub(crate) const DEVICES: &str =
+    "cd /proc; for p in [0-9]*; do read name < $p/comm && [ \"$name\" = warren-wg ] && echo $p; done; true";
+
 /// How long anything may take to become true.
 const DEADLINE: Duration = Duration::from_secs(20);
 

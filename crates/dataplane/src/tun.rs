@@ -18,6 +18,10 @@ use thiserror::Error;
 /// MTU of an interface we make: an Ethernet's 1500 less outer IPv6, UDP and WireGuard headers.
 const DEFAULT_MTU: libc::c_int = 1420;
 
+/// Packets that wait in the interface of ours until we take them: as many as the kernel's WireGuard lets wait. With the
+/// driver's 500, a stream of datagrams loses some whenever the reader is off the processor for a few milliseconds.
+const QUEUE_LEN: libc::c_int = 1024;
+
 /// An open TUN interface. It goes away with the last descriptor of it, unless somebody made it persistent.
 #[derive(Debug)]
 pub struct Tun {
@@ -96,6 +100,9 @@ impl Tun {
         let mut request = request_for(&tun.name)?;
         request.ifr_ifru.ifru_mtu = DEFAULT_MTU;
         interface_request(tun.control.as_fd(), libc::SIOCSIFMTU, &mut request).map_err(refused)?;
+        // The queue's length has no name of its own in the union: like the MTU it is an int.
+        request.ifr_ifru.ifru_mtu = QUEUE_LEN;
+        interface_request(tun.control.as_fd(), libc::SIOCSIFTXQLEN, &mut request).map_err(refused)?;
         Ok(tun)
     }
 
@@ -243,7 +250,7 @@ fn flags(flags: libc::c_int) -> libc::c_short {
 }
 
 fn interface_request(fd: BorrowedFd<'_>, request: libc::Ioctl, argument: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: the requests used here (TUNSETIFF, TUNGETIFF, SIOCSIFMTU, SIOCGIFMTU) read and write one ifreq.
+    // SAFETY: the requests used here (TUNSETIFF, TUNGETIFF, SIOCSIFMTU, SIOCGIFMTU, SIOCSIFTXQLEN) read and write one ifreq.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_mut(argument)) };
     if result < 0 {
         Err(io::Error::last_os_error())

@@ -142,9 +142,11 @@ impl Outbox {
                 return;
             }
         }
-        if whole.datagrams.len() == 1 {
-            tracing::trace!(to = %run.endpoint.to, %error, "datagram not sent");
-            return trouble(refused.run, Trouble::Lost(1));
+        // EINVAL and EMSGSIZE: one of them is longer than the way there allows.
+        let about_segments = matches!(code, Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE));
+        if whole.datagrams.len() == 1 || !about_segments {
+            tracing::trace!(to = %run.endpoint.to, %error, "datagrams not sent");
+            return trouble(refused.run, Trouble::Lost(whole.datagrams.len()));
         }
         // A device without checksum offload does not take messages to be cut, and never will.
         if code == Some(libc::EIO) && sockets.segments.swap(false, Ordering::Relaxed) {

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Prints the path of a folder with other userspace WireGuard implementations, for hack/bench.sh dataplane:
-# wireguard-go, gotatun (of gotatun-cli) and boringtun-cli.
+# Prints the path of a folder with other userspace WireGuard implementations: wireguard-go, gotatun (of gotatun-cli) and
+# boringtun-cli: hack/peers.sh [--debug]
+#
+#   --debug  for tests of what they say to each other (WARREN_PEERS), not of how fast: compiled without optimisation,
+#            unless optimised ones are there already. Some 2 minutes on two cores instead of 10.
 #
 # wireguard-go is Debian's, of the suite that gets the newest: Debian 12's own is from before it knew segmentation
 # offload. apt fetches it into a private folder and checks its signature; nothing is installed, no root is needed. The
 # other two are compiled from crates.io by `cargo install --locked`. All stay in the cache; once they are there,
 # neither the network nor a compiler is asked again. The file `versions` beside the programs says what they are.
 #
-# Takes some 10 minutes the first time. Stdout is the path and nothing else; progress and errors go to stderr.
+# Stdout is the path and nothing else; progress and errors go to stderr.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=hack/lib.sh
@@ -20,21 +23,29 @@ SUITES=(sid trixie)
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 # Raised with every change to what is fetched or built.
 REVISION=1
+# What cargo is told of how to compile.
+PROFILE=()
 CACHE="${WARREN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/warren}/peers"
 
 main() {
+    local debug=''
     case "${1:-}" in
     '') ;;
+    --debug) debug=-debug ;;
     -h | --help)
         sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' hack/peers.sh
         return
         ;;
-    *) die "unknown argument '$1': it takes none" ;;
+    *) die "unknown argument '$1': --debug" ;;
     esac
     mkdir -p "$CACHE"
     CACHE=$(cd "$CACHE" && pwd)
     local peers="$CACHE/$REVISION-gotatun-$GOTATUN_VERSION-boringtun-$BORINGTUN_VERSION"
     if ! complete "$peers"; then
+        peers+=$debug
+    fi
+    if ! complete "$peers"; then
+        [ -z "$debug" ] || PROFILE=(--profile dev --config profile.dev.debug=false)
         exec 9>"$CACHE/lock"
         flock --nonblock 9 || { say "waiting for another build in $CACHE" && flock 9; }
         # Who waited finds it done.
@@ -129,8 +140,8 @@ crate() {
     say "compiling $1 $2 (minutes, once)"
     # Its own target folder: a CARGO_TARGET_DIR of the caller would be filled with it. Not in this folder: the
     # configuration of this workspace is none of theirs.
-    (cd "$WORK" && env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo install --locked --quiet --root "$WORK/cargo" \
-        --target-dir "$WORK/target" --version "$2" "$1") >&2 ||
+    (cd "$WORK" && env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo install --locked --quiet ${PROFILE[@]+"${PROFILE[@]}"} \
+        --root "$WORK/cargo" --target-dir "$WORK/target" --version "$2" "$1") >&2 ||
         die "could not install $1: 'cargo install --locked --version $2 $1' must work"
     cp "$WORK/cargo/bin/$3" "$WORK/out/"
     printf '%s %s (crates.io)\n' "$3" "$2" >>"$WORK/out/versions"

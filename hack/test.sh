@@ -30,6 +30,7 @@ main() {
         stage 'cargo-deny' cargo deny --log-level error check bans licenses sources
         stage 'real API' real_api
     fi
+    stage 'other implementations of WireGuard' peers
     stage 'programs' cargo build --locked --workspace --bins
     stage 'tests' tests
     stage 'documentation examples' cargo test --locked --workspace --doc
@@ -68,6 +69,16 @@ stage() {
 real_api() {
     KUBEBUILDER_ASSETS=$(hack/real-api.sh)
     export KUBEBUILDER_ASSETS
+}
+
+# The tests of warren-wg find the others here. The package comes from a newer Debian, which not everybody can reach.
+peers() {
+    if WARREN_PEERS=$(hack/peers.sh --debug); then
+        export WARREN_PEERS
+    else
+        say "no other implementations: tests with them will be skipped, or fail where no skip is allowed"
+        unset WARREN_PEERS
+    fi
 }
 
 # Unit, property and lab suites. The lab runs the programs themselves.

@@ -1,12 +1,14 @@
 //! Nodes of a test network: each one namespaces for network, mounts and processes, all on one Ethernet segment.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use warren_dataplane::uapi::parse_drops;
+
+use super::others::Implementation;
 
 /// The program under test.
 pub(crate) const WARREN_WG: &str = env!("CARGO_BIN_EXE_warren-wg");
@@ -20,6 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Set for a copy of the test program that runs inside a node: what it is to do there.
 const ROLE: &str = "WARREN_DATAPLANE_ROLE";
+
+/// Stands before what such a copy says: the test harness says things too.
+const SAYING: &str = "saying:";
 
 /// What runs as process 1 of the namespaces of a machine. It tells its number outside, gives itself what a machine
 /// has, and waits for the end of its input and of orphans; everything in its namespaces ends with it.
@@ -121,18 +126,22 @@ impl Node {
 
     /// Starts the device `wg0` with a key and the addresses `10.5.N.1/16` and `fd05::N/64`, configured by `wg`.
     pub(crate) fn start_device(&self) -> Key {
+        self.start(Implementation::Warren).unwrap()
+    }
+
+    /// The same with a device of any implementation; `None` where its program is missing.
+    pub(crate) fn start(&self, implementation: Implementation) -> Option<Key> {
         let n = self.n;
-        self.sh(&format!(
-            "{WARREN_WG} --log info,warren_dataplane=debug wg0 2>/run/wg0.log"
-        ));
+        self.sh(&implementation.command()?);
         let private = self.sh("umask 077; wg genkey | tee /run/key").trim().to_owned();
         self.sh("wg set wg0 listen-port 51820 private-key /run/key");
         self.sh(&format!(
             "ip addr add 10.5.{n}.1/16 dev wg0; ip -6 addr add fd05::{n}/64 dev wg0 nodad"
         ));
         self.sh("ip link set wg0 up");
-        let public = self.sh("wg show wg0 public-key").trim().to_owned();
-        Key { private, public }
+        // Not all implementations know their own.
+        let public = self.sh("wg pubkey </run/key").trim().to_owned();
+        Some(Key { private, public })
     }
 
     /// Whether a ping gets an answer at once.
@@ -190,6 +199,11 @@ impl Node {
         PathBuf::from(format!("/proc/{}/root{inside}", self.namespace.pid))
     }
 
+    /// A program to be run inside the node.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        self.namespace.command(program)
+    }
+
     /// Starts a copy of this test program inside the node, to run the test `name` as `role` (see [`role`]).
     pub(crate) fn play(&self, name: &str, role: &str) -> Child {
         let mut command = self
@@ -218,6 +232,60 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Runs a copy of the test `name` inside a node as `role`, and gives it back once it has said that it is ready (see
+/// [`say`]), with what it says from then on.
+pub(crate) fn play_until_ready(node: &Node, name: &str, role: &str) -> (Player, Sayings) {
+    let mut player = Player(node.play(name, role));
+    let mut sayings = Sayings(BufReader::new(player.0.stdout.take().unwrap()).lines());
+    assert_eq!(sayings.next_of("ready"), "", "{role}");
+    (player, sayings)
+}
+
+/// A copy of this program that ends with its owner.
+pub(crate) struct Player(Child);
+
+impl Player {
+    /// Closes its input.
+    pub(crate) fn tell_to_end(&mut self) {
+        drop(self.0.stdin.take());
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.tell_to_end();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a copy of this program says.
+pub(crate) struct Sayings(Lines<BufReader<ChildStdout>>);
+
+impl Sayings {
+    /// The rest of the next line that is said on a topic.
+    pub(crate) fn next_of(&mut self, topic: &str) -> String {
+        let marker = format!("{SAYING}{topic} ");
+        let said = self.0.by_ref().map_while(Result::ok).find_map(|line| {
+            let at = line.find(&marker)?;
+            Some(line[at + marker.len()..].to_owned())
+        });
+        said.unwrap_or_else(|| panic!("the other end has ended without {topic:?}"))
+    }
+}
+
+/// Ends this copy of the program once its input ends: with its owner.
+pub(crate) fn end_with_owner() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+}
+
+/// Says something on a topic to who runs this copy of the program.
+pub(crate) fn say(topic: &str, text: &str) {
+    println!("{SAYING}{topic} {text}");
+}
+
 /// Makes two devices peers: each may send from its node's `10.5.N.0/24` and `fd05::N`, and both know where the other
 /// is, at an address such as `192.0.2.` or `[fd99::` with the node's number behind it and `closing` after that.
 pub(crate) fn join(a: (&Node, &Key), b: (&Node, &Key), prefix: &str, closing: &str) {
@@ -228,6 +296,12 @@ pub(crate) fn join(a: (&Node, &Key), b: (&Node, &Key), prefix: &str, closing: &s
             key.public
         ));
     }
+}
+
+/// A key of base64 as the socket has it.
+pub(crate) fn hex(base64: &str) -> String {
+    let key: warren_model::PublicKey = base64.parse().unwrap();
+    key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Namespace {

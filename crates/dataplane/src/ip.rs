@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-/// Lower two bits of TOS and traffic class: no ECN, and congestion experienced (RFC 3168).
+/// Lower two bits of TOS and traffic class (RFC 3168): no ECN, both forms of being capable of it, congestion experienced.
 const NOT_ECT: u8 = 0;
+const ECT_1: u8 = 1;
+const ECT_0: u8 = 2;
 const CONGESTION: u8 = 3;
 
 /// An IPv4 or IPv6 packet, by its first header.
@@ -53,8 +55,8 @@ impl Header {
 pub(crate) enum Decapsulated {
     /// It stays.
     AsItIs,
-    /// Congestion on the way has to be told.
-    Marked,
+    /// It becomes what it was outside: congestion on the way, or less of it (RFC 6660), has to be told.
+    Becomes(u8),
     /// Congestion on the way cannot be told: the packet is to be dropped, as a router would.
     Drop,
 }
@@ -63,18 +65,17 @@ pub(crate) enum Decapsulated {
 pub(crate) fn decapsulated_ecn(outer: u8, inner: u8) -> Decapsulated {
     match (outer, inner) {
         (CONGESTION, NOT_ECT) => Decapsulated::Drop,
-        (CONGESTION, inner) if inner != CONGESTION => Decapsulated::Marked,
-        // ECT(1) outside over ECT(0) inside: the one other case in which the outer field wins.
+        (CONGESTION, ECT_0 | ECT_1) | (ECT_1, ECT_0) => Decapsulated::Becomes(outer),
         _ => Decapsulated::AsItIs,
     }
 }
 
-/// Marks a packet that [`Header::of`] could read as having met congestion.
-pub(crate) fn mark_congestion(packet: &mut [u8]) {
+/// Changes the ECN field of a packet that [`Header::of`] could read.
+pub(crate) fn set_ecn(packet: &mut [u8], ecn: u8) {
     match packet {
         [first, tos, _, _, _, _, _, _, _, _, c0, c1, ..] if *first >> 4 == 4 => {
             let old = u16::from_be_bytes([*first, *tos]);
-            *tos |= CONGESTION;
+            *tos = *tos & !3 | ecn;
             let new = u16::from_be_bytes([*first, *tos]);
             // RFC 1624, equation 3.
             let sum = u32::from(!u16::from_be_bytes([*c0, *c1])) + u32::from(!old) + u32::from(new);
@@ -82,7 +83,7 @@ pub(crate) fn mark_congestion(packet: &mut [u8]) {
             let sum = (sum & 0xffff) + (sum >> 16);
             [*c0, *c1] = (!(sum as u16)).to_be_bytes();
         }
-        [first, class, ..] if *first >> 4 == 6 => *class |= CONGESTION << 4,
+        [first, class, ..] if *first >> 4 == 6 => *class = *class & !(3 << 4) | ecn << 4,
         _ => {}
     }
 }
@@ -124,19 +125,23 @@ mod tests {
 
     #[test]
     fn congestion_on_the_way_is_told_or_the_packet_dropped() {
-        for inner in 0..4 {
-            for outer in 0..3 {
-                assert_eq!(decapsulated_ecn(outer, inner), Decapsulated::AsItIs);
+        use Decapsulated::{AsItIs, Becomes, Drop};
+        // By the field inside, then by the one outside: figure 4.
+        let table = [
+            [AsItIs, AsItIs, AsItIs, Drop],
+            [AsItIs, AsItIs, AsItIs, Becomes(3)],
+            [AsItIs, Becomes(1), AsItIs, Becomes(3)],
+            [AsItIs, AsItIs, AsItIs, AsItIs],
+        ];
+        for (inner, row) in (0..).zip(table) {
+            for (outer, expected) in (0..).zip(row) {
+                assert_eq!(decapsulated_ecn(outer, inner), expected, "{inner} in {outer}");
             }
         }
-        assert_eq!(decapsulated_ecn(3, 0), Decapsulated::Drop);
-        assert_eq!(decapsulated_ecn(3, 1), Decapsulated::Marked);
-        assert_eq!(decapsulated_ecn(3, 2), Decapsulated::Marked);
-        assert_eq!(decapsulated_ecn(3, 3), Decapsulated::AsItIs);
     }
 
     #[test]
-    fn a_mark_keeps_the_checksum_right() {
+    fn another_ecn_field_keeps_the_checksum_right() {
         let sum = |header: &[u8]| {
             let words = header.chunks_exact(2);
             let sum: u32 = words
@@ -144,20 +149,22 @@ mod tests {
                 .sum();
             (sum & 0xffff) + (sum >> 16)
         };
-        for tos in [1_u8, 2, 0xb9, 0xfe] {
+        for (tos, ecn) in [(1_u8, 3), (2, 3), (0xb9, 3), (0xfe, 3), (0xfe, 1), (2, 1)] {
             let mut header = [
                 0x45, tos, 5, 140, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 1, 2, 3, 10, 1, 2, 4,
             ];
             let right = !u16::try_from(sum(&header)).unwrap();
             header[10..12].copy_from_slice(&right.to_be_bytes());
-            mark_congestion(&mut header);
-            assert_eq!(header[1], tos | 3);
+            set_ecn(&mut header, ecn);
+            assert_eq!(header[1], tos & !3 | ecn);
             assert_eq!(sum(&header), 0xffff, "{tos:#x}");
         }
         let mut v6 = [0; 40];
         v6[0] = 0x60;
         v6[1] = 0x21;
-        mark_congestion(&mut v6);
+        set_ecn(&mut v6, 3);
         assert_eq!(v6[1], 0x31);
+        set_ecn(&mut v6, 1);
+        assert_eq!(v6[1], 0x11);
     }
 }

@@ -224,7 +224,7 @@ impl Flows {
         if outer_ecn != 0 {
             match ip::decapsulated_ecn(outer_ecn, header.ecn) {
                 Decapsulated::AsItIs => {}
-                Decapsulated::Marked => ip::mark_congestion(packet),
+                Decapsulated::Becomes(ecn) => ip::set_ecn(packet, ecn),
                 Decapsulated::Drop => return Err(DropReason::Congestion),
             }
         }

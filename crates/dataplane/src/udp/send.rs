@@ -111,7 +111,7 @@ impl Outbox {
         self.messages = messages;
     }
 
-    /// Sends a message that the kernel has refused in the ways that are left: from whichever address, uncut.
+    /// Sends a message that the kernel has refused in the ways that are left: uncut, from whichever address.
     fn try_otherwise(
         &mut self,
         sockets: &Sockets,
@@ -121,51 +121,52 @@ impl Outbox {
         trouble: &mut impl FnMut(usize, Trouble),
     ) {
         let run = &batch.runs[refused.run];
-        let from_anywhere = [Run {
-            endpoint: run.endpoint.to.into(),
-            ..run.clone()
-        }];
-        let batch = Batch {
-            runs: &from_anywhere,
-            ..batch
-        };
-        let whole = Message {
-            run: 0,
-            datagrams: refused.datagrams.clone(),
-        };
         let code = error.raw_os_error();
-        // What the kernel says of a source address that is no longer ours, among other things.
-        let about_source = matches!(code, Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH));
-        if run.endpoint.from.is_some() && about_source {
-            trouble(refused.run, Trouble::SourceGone);
-            if self.pass_on(sockets, batch, std::slice::from_ref(&whole)).is_ok() {
-                return;
-            }
-        }
         // EINVAL and EMSGSIZE: one of them is longer than the way there allows.
-        let about_segments = matches!(code, Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE));
-        if whole.datagrams.len() == 1 || !about_segments {
+        let about_segments =
+            refused.datagrams.len() > 1 && matches!(code, Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE));
+        let about_source = run.endpoint.from.is_some() && may_be_about_source(error);
+        if !about_segments && !about_source {
             tracing::trace!(to = %run.endpoint.to, %error, "datagrams not sent");
-            return trouble(refused.run, Trouble::Lost(whole.datagrams.len()));
+            return trouble(refused.run, Trouble::Lost(refused.datagrams.len()));
         }
         // A device without checksum offload does not take messages to be cut, and never will.
-        if code == Some(libc::EIO) && sockets.segments.swap(false, Ordering::Relaxed) {
+        if about_segments && code == Some(libc::EIO) && sockets.segments.swap(false, Ordering::Relaxed) {
             tracing::info!(
                 "the network device does not cut messages (UDP_SEGMENT): sending datagrams one by one"
             );
         }
-        let lost = whole
-            .datagrams
-            .filter(|&datagram| {
-                let one = Message {
-                    run: 0,
-                    datagrams: datagram..datagram + 1,
-                };
-                self.pass_on(sockets, batch, &[one]).is_err()
-            })
-            .count();
-        if lost > 0 {
-            trouble(refused.run, Trouble::Lost(lost));
+        let from_anywhere = [Run {
+            endpoint: run.endpoint.to.into(),
+            ..run.clone()
+        }];
+        let mut source_gone = false;
+        for datagram in refused.datagrams.clone() {
+            let one = |run| Message {
+                run,
+                datagrams: datagram..datagram + 1,
+            };
+            let anywhere = Batch {
+                runs: &from_anywhere,
+                ..batch
+            };
+            let mut sent = match source_gone {
+                false => self.pass_on(sockets, batch, &[one(refused.run)]),
+                true => self.pass_on(sockets, anywhere, &[one(0)]),
+            };
+            let in_doubt = run.endpoint.from.is_some() && !source_gone;
+            if in_doubt && sent.as_ref().is_err_and(may_be_about_source) {
+                sent = self.pass_on(sockets, anywhere, &[one(0)]);
+                // Only when that works it was the address that was wrong.
+                if sent.is_ok() {
+                    source_gone = true;
+                    trouble(refused.run, Trouble::SourceGone);
+                }
+            }
+            if let Err(error) = sent {
+                tracing::trace!(to = %run.endpoint.to, %error, "datagram not sent");
+                trouble(refused.run, Trouble::Lost(1));
+            }
         }
     }
 
@@ -231,6 +232,14 @@ impl Outbox {
             unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count as libc::c_uint, 0) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
+}
+
+/// What the kernel says of a source address that is no longer ours, among other things.
+fn may_be_about_source(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH)
+    )
 }
 
 /// Cuts a run into messages: datagrams of one length, of which the last may be shorter, at most `most` of them.

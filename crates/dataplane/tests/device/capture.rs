@@ -70,3 +70,16 @@ impl Drop for Capture<'_> {
         let _ = self.tcpdump.wait();
     }
 }
+
+/// The TOS or traffic class that a line of [`Capture::text`] tells; `None` for a line that is not a packet's first.
+pub(crate) fn tos_of(line: &str) -> Option<u8> {
+    let is_v4 = line.contains(" IP (");
+    if !is_v4 && !line.contains(" IP6 (") {
+        return None;
+    }
+    // No class is told where it is zero.
+    let at = line.find(if is_v4 { "tos 0x" } else { "class 0x" });
+    let digits = at.map(|at| &line[at..]).and_then(|rest| rest.split_once("0x"));
+    let digits = digits.and_then(|(_, rest)| rest.split(',').next());
+    Some(u8::from_str_radix(digits.unwrap_or("0"), 16).unwrap())
+}

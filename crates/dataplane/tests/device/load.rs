@@ -2,15 +2,39 @@
 
 use std::fmt::Write;
 
-use super::nodes::{Network, Node, eventually, hex, join};
+use super::nodes::{Key, Network, Node, eventually, hex, join};
 use super::streams::{self, Counted, Numbered, load};
 
 /// Datagrams a second beside the load. Few, so that it is not the queue of the interface that drops them.
 const RATE: u32 = 300;
 
-fn expect_none_lost(counted: &Counted) {
+/// Two nodes that are peers and talk.
+fn pair(network: &mut Network) -> [(Node, Key); 2] {
+    let nodes = [network.node(), network.node()];
+    let [a, b] = nodes.map(|node| {
+        let key = node.start_device();
+        // A busy machine may let a device wait for longer than it takes to fill the interface's own queue of 500.
+        node.sh("ip link set wg0 txqueuelen 10000");
+        (node, key)
+    });
+    join((&a.0, &a.1), (&b.0, &b.1), "192.0.2.", "");
+    a.0.expect_ping("10.5.2.1");
+    [a, b]
+}
+
+/// Fails with all counters there are if any was lost between the nodes.
+fn expect_none_lost(counted: &Counted, nodes: [&Node; 2]) {
     assert!(counted.sent > 100, "{counted:?}");
-    assert_eq!((counted.lost, counted.misplaced), (0, 0), "{counted:?}");
+    if (counted.lost, counted.misplaced) != (0, 0) {
+        let counters = nodes.map(|node| {
+            let drops = node.ask("get=drops\n\n");
+            format!(
+                "{drops}{}",
+                node.sh("ip -s -s link; cat /proc/net/snmp /proc/net/softnet_stat")
+            )
+        });
+        panic!("{counted:?}\n{}\n{}", counters[0], counters[1]);
+    }
 }
 
 /// A request that adds so many peers whom nobody reaches, each with addresses of its own, or removes them.
@@ -40,10 +64,7 @@ fn peers_and_allowed_ips_change_under_load_without_loss_for_the_others() {
         return;
     }
     let Some(mut network) = Network::new() else { return };
-    let (a, b) = (network.node(), network.node());
-    let (key_a, key_b) = (a.start_device(), b.start_device());
-    join((&a, &key_a), (&b, &key_b), "192.0.2.", "");
-    a.expect_ping("10.5.2.1");
+    let [(a, key_a), (b, key_b)] = pair(&mut network);
     let _load = [
         load(TEST, &a, &b, "10.5.2.1:7000"),
         load(TEST, &b, &a, "[fd05::1]:7000"),
@@ -71,8 +92,8 @@ fn peers_and_allowed_ips_change_under_load_without_loss_for_the_others() {
             expect_done(node, &strangers(50, true));
         }
     }
-    expect_none_lost(&there.end());
-    expect_none_lost(&back.end());
+    expect_none_lost(&there.end(), [&a, &b]);
+    expect_none_lost(&back.end(), [&a, &b]);
 }
 
 /// The side that began the session begins another one when it has heard nothing for 15 seconds, although the old one
@@ -84,10 +105,7 @@ fn a_handshake_under_load_loses_nothing() {
         return;
     }
     let Some(mut network) = Network::new() else { return };
-    let (a, b) = (network.node(), network.node());
-    let (key_a, key_b) = (a.start_device(), b.start_device());
-    join((&a, &key_a), (&b, &key_b), "192.0.2.", "");
-    a.expect_ping("10.5.2.1");
+    let [(a, _), (b, key_b)] = pair(&mut network);
     let first = a.shows("latest-handshakes", &key_b);
     // Data of B's do not reach A any more, handshakes do.
     b.sh("nft add table inet path; \
@@ -97,6 +115,6 @@ fn a_handshake_under_load_loses_nothing() {
     eventually("A has begun another session", || {
         a.shows("latest-handshakes", &key_b) != first
     });
-    expect_none_lost(&numbered.end());
+    expect_none_lost(&numbered.end(), [&a, &b]);
     assert_eq!(b.drops("no_session"), 0);
 }

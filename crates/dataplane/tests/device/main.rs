@@ -18,6 +18,7 @@ mod interop;
 mod load;
 mod nodes;
 mod others;
+mod outer;
 mod roaming;
 mod streams;
 mod traffic;

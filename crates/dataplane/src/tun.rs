@@ -102,7 +102,10 @@ impl Tun {
         interface_request(tun.control.as_fd(), libc::SIOCSIFMTU, &mut request).map_err(refused)?;
         // The queue's length has no name of its own in the union: like the MTU it is an int.
         request.ifr_ifru.ifru_mtu = QUEUE_LEN;
-        interface_request(tun.control.as_fd(), libc::SIOCSIFTXQLEN, &mut request).map_err(refused)?;
+        // It takes the right to it in the machine's own user namespace. Without it the driver's length stays.
+        if let Err(error) = interface_request(tun.control.as_fd(), libc::SIOCSIFTXQLEN, &mut request) {
+            tracing::debug!(%error, length = QUEUE_LEN, "the interface's queue stays as short as it is");
+        }
         Ok(tun)
     }
 

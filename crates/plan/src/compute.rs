@@ -15,8 +15,8 @@ use warren_model::{
     AnnouncedKey, Announcement, Encryption, Epoch, Family, Lane, Mesh, NodeName, PodCidr, Refusal,
 };
 
-use crate::guard::{Carrier, Guard, OpenPod};
-use crate::input::{Attachment, Cluster, Local};
+use crate::guard::{Carrier, Guard};
+use crate::input::{Cluster, Local};
 use crate::lane::LaneConfig;
 use crate::path_choice::{Choice, PeerRoute, choose, peer_address};
 use crate::state::{Desired, PeerPlan, Route, RouteTarget};
@@ -68,15 +68,13 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
             .any(|(_, address)| *address == cidr.node_address())
     };
     let sources: Vec<PodCidr> = own_cidrs.iter().filter(carried).copied().collect();
-    let mut neighbours = overlay.neighbours;
-    neighbours.extend(pod_neighbours(&local.attachments));
-    Desired {
-        guard: guard(&cluster.mesh, local, own_cidrs, &remote_networks, &peers),
+    let mut desired = Desired {
+        guard: guard(&cluster.mesh, own_cidrs, &remote_networks, &peers),
         lanes: lanes(&cluster.mesh, local, own_ips, &peers),
         addresses,
-        neighbours,
+        neighbours: overlay.neighbours,
         fdb: overlay.fdb,
-        routes: routes(local, own_cidrs, &sources, &peers),
+        routes: routes(own_cidrs, &sources, &peers),
         sysctls: links::sysctls(&links.links, own_cidrs),
         announcement: announcement(&cluster.mesh, local),
         peers: peers
@@ -87,7 +85,11 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
         pod_mtu: links.pod_mtu,
         links: links.links,
         refusals: sorted(refusals),
+    };
+    for attachment in &local.attachments {
+        desired.attach(attachment);
     }
+    desired
 }
 
 /// An accepted peer and the path chosen for it.
@@ -115,13 +117,7 @@ impl Chosen<'_> {
     }
 }
 
-fn guard(
-    mesh: &Mesh,
-    local: &Local,
-    own_cidrs: &[PodCidr],
-    remote: &BTreeSet<IpNet>,
-    peers: &[Chosen<'_>],
-) -> Guard {
+fn guard(mesh: &Mesh, own_cidrs: &[PodCidr], remote: &BTreeSet<IpNet>, peers: &[Chosen<'_>]) -> Guard {
     let own: BTreeSet<IpNet> = own_cidrs.iter().map(|cidr| cidr.net()).collect();
     let mut pod_networks: BTreeSet<IpNet> = remote.union(&own).copied().collect();
     pod_networks.extend(&mesh.pod_networks);
@@ -144,17 +140,10 @@ fn guard(
         }
         Encryption::None => BTreeSet::new(),
     };
-    let pods = local.attachments.iter().flat_map(|attachment| {
-        let open = |address: &IpAddr| OpenPod {
-            interface: attachment.interface.clone(),
-            address: *address,
-        };
-        attachment.addresses.iter().map(open)
-    });
     Guard {
         sealed,
         clear,
-        pods: pods.collect(),
+        pods: BTreeSet::new(),
         masquerade: if mesh.nat_outgoing {
             own.clone()
         } else {
@@ -202,12 +191,7 @@ fn newest_in(lane: Lane, local: &Local) -> Option<Epoch> {
         .max()
 }
 
-fn routes(
-    local: &Local,
-    own_cidrs: &[PodCidr],
-    sources: &[PodCidr],
-    peers: &[Chosen<'_>],
-) -> BTreeMap<IpNet, Route> {
+fn routes(own_cidrs: &[PodCidr], sources: &[PodCidr], peers: &[Chosen<'_>]) -> BTreeMap<IpNet, Route> {
     let plain = |target| Route { target, source: None };
     let mut routes = BTreeMap::new();
     for cidr in own_cidrs {
@@ -216,13 +200,6 @@ fn routes(
     for chosen in peers {
         for cidr in &chosen.peer.cidrs {
             routes.insert(cidr.net(), remote_route(*cidr, sources, chosen.route()));
-        }
-    }
-    for attachment in &local.attachments {
-        for address in &attachment.addresses {
-            // Without a source: that would tie the way to the node's own pods to the lanes, which carry it.
-            let target = RouteTarget::Device(attachment.interface.clone());
-            routes.insert(IpNet::from(*address), plain(target));
         }
     }
     routes
@@ -248,17 +225,6 @@ fn remote_route(cidr: PodCidr, sources: &[PodCidr], route: Option<PeerRoute>) ->
         }
     };
     Route { target, source }
-}
-
-fn pod_neighbours(
-    attachments: &[Attachment],
-) -> impl Iterator<Item = ((String, IpAddr), crate::state::Mac)> + '_ {
-    attachments.iter().flat_map(|attachment| {
-        attachment
-            .addresses
-            .iter()
-            .map(|address| ((attachment.interface.clone(), *address), attachment.mac))
-    })
 }
 
 fn announcement(mesh: &Mesh, local: &Local) -> Option<Announcement> {

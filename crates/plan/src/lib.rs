@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`input`] | what a plan is made from: the cluster and the node |
 //! | [`mod@compute`] | the desired state, a function of now that no order of events can change |
+//! | [`pod`] | what an attached pod adds, and how one is opened by itself |
 //! | [`path_choice`] | how packets reach one peer, and why |
 //! | [`mtu`] | overheads of the paths, and the MTU that pods get |
 //! | [`state`], [`lane`], [`guard`] | what desired and observed states consist of |
@@ -25,6 +26,7 @@ pub mod input;
 pub mod lane;
 pub mod mtu;
 pub mod path_choice;
+pub mod pod;
 pub mod state;
 pub mod step;
 

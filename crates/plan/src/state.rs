@@ -26,7 +26,7 @@ pub const VXLAN_VNI: u32 = 4096;
 pub const VETH_PREFIX: &str = "wrn";
 
 /// How the node should be. A pure function of the cluster and the node: see [`compute`](crate::compute()).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Desired {
     /// The fail-closed guard.
     pub guard: Guard,

@@ -12,7 +12,7 @@ use crate::mtu;
 use crate::path_choice::{PeerRoute, peer_address};
 use crate::state::{Link, LinkKind, Mac, VXLAN_INTERFACE, Vxlan};
 
-/// All interfaces that should be, and the MTU that pods get.
+/// All interfaces that should be but those of pods, and the MTU that pods get.
 pub(super) struct Links {
     pub(super) links: BTreeMap<String, Link>,
     pub(super) pod_mtu: u32,
@@ -64,14 +64,6 @@ pub(super) fn links(
         in_use.push(PathKind::Vxlan);
     }
     let pod_mtu = in_use.into_iter().map(of).min().unwrap_or(mtu::DEFAULT_UNDERLAY);
-    for attachment in &local.attachments {
-        let link = Link {
-            kind: LinkKind::Veth,
-            mtu: pod_mtu,
-            up: true,
-        };
-        links.insert(attachment.interface.clone(), link);
-    }
     Links { links, pod_mtu }
 }
 

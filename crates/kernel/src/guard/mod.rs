@@ -110,11 +110,12 @@ impl Table {
     /// some rule was changed since the last look.
     pub(crate) async fn observe(&self) -> Result<(Seen, Vec<DropCounter>), GuardError> {
         let before = self.seen().take();
-        let look = self.netfilter.look().await.map_err(GuardError::Netlink)?;
-        let same = before.filter(|seen| seen.generation == look.generation);
-        let (seen, lasting) = match same {
-            Some(seen) => (seen, true),
-            None => {
+        let known = before.as_ref().map(|seen| seen.generation);
+        let look = self.netfilter.look(known).await.map_err(GuardError::Netlink)?;
+        let (seen, lasting) = match (before, look.pods) {
+            // As it was.
+            (Some(seen), None) => (seen, true),
+            (_, pods) => {
                 let listing = list(&self.nft).await?.unwrap_or_default();
                 // Every guard is made of the same objects.
                 let objects = render::objects(&Guard::default());
@@ -122,7 +123,7 @@ impl Table {
                     generation: look.generation,
                     fingerprint: listing.fingerprint(),
                     tidy: listing.removal_of_what_is_not(&objects).is_empty(),
-                    pods: look.pods,
+                    pods: pods.unwrap_or_default(),
                 };
                 // Nobody knows what nft has listed of which generation if there was another in between.
                 let now = self.netfilter.generation().await.map_err(GuardError::Netlink)?;

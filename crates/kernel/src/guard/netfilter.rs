@@ -28,8 +28,8 @@ pub(super) struct Look {
     pub(super) generation: u32,
     /// The counters of the table; empty without a table.
     pub(super) counters: Vec<DropCounter>,
-    /// What is in the sets of open pods; empty without these sets.
-    pub(super) pods: BTreeSet<OpenPod>,
+    /// What is in the sets of open pods, empty without these sets; `None` if nothing has changed since the generation known.
+    pub(super) pods: Option<BTreeSet<OpenPod>>,
 }
 
 /// A netlink socket of nf_tables in one network namespace. Requests go one at a time.
@@ -69,9 +69,9 @@ impl Netfilter {
         self.with(Socket::generation).await
     }
 
-    /// Looks at counters and open pods.
-    pub(super) async fn look(&self) -> io::Result<Look> {
-        self.with(Socket::look).await
+    /// Looks at counters, and at the open pods unless the rules are of the generation known.
+    pub(super) async fn look(&self, known: Option<u32>) -> io::Result<Look> {
+        self.with(move |socket| socket.look(known)).await
     }
 
     /// Changes the open pods in one transaction, provided that the rules are still of this generation. Returns the
@@ -115,7 +115,7 @@ impl Socket {
         generation.ok_or_else(|| io::Error::from(Errno::ENOMSG))
     }
 
-    fn look(&mut self) -> io::Result<Look> {
+    fn look(&mut self, known: Option<u32>) -> io::Result<Look> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut look = Look {
                 generation: self.generation()?,
@@ -125,9 +125,12 @@ impl Socket {
             missing_is_empty(self.ask(Request::counters(), |message| {
                 counters.extend(message.counter());
             }))?;
-            for v6 in [false, true] {
-                let pods = &mut look.pods;
-                missing_is_empty(self.ask(Request::pods(v6), |message| pods.extend(message.pods(v6))))?;
+            if known != Some(look.generation) {
+                let mut pods = BTreeSet::new();
+                for v6 in [false, true] {
+                    missing_is_empty(self.ask(Request::pods(v6), |message| pods.extend(message.pods(v6))))?;
+                }
+                look.pods = Some(pods);
             }
             if self.generation()? == look.generation {
                 return Ok(look);

@@ -181,7 +181,7 @@ impl Pods {
     }
 
     async fn connect(&self, link: &PodLink) -> Result<(), PodError> {
-        veth::create(&self.kernel, link).await?;
+        veth::create(link).await?;
         let view = self.pass_for(&link.host_name).await?;
         if view.is_open(&link.host_name) {
             Ok(())

@@ -92,7 +92,7 @@ fn in_fresh_namespace() -> Result<[Tried; 4], String> {
                 .apply(&Action::InstallGuard(Guard::default()))
                 .await
                 .map_err(text),
-            veth::create(&kernel, &pod).await.map_err(text),
+            veth::create(&pod).await.map_err(text),
             kernel
                 .apply(&Action::CreateVxlan(vxlan, 1400))
                 .await

@@ -7,23 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use tokio::time::Instant;
 
 use crate::family::{family, full_length};
 use crate::links::{self, LinkEntry, is_ours};
 use crate::netlink::{Netlink, NetlinkError, accept};
-use crate::routes;
-
-/// How long the worker may take that makes a new address receive.
-const RECEIVING_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Between two looks.
-const RECEIVING_PAUSE: Duration = Duration::from_millis(1);
 
 /// One address of one interface as the kernel lists it.
 #[derive(Debug, Clone)]
@@ -67,26 +58,11 @@ pub(crate) fn ours(links: &[LinkEntry], addresses: &[AddressEntry]) -> BTreeSet<
 pub(crate) async fn add(netlink: &Netlink, link: &str, address: IpAddr) -> Result<(), NetlinkError> {
     let act = format!("add address {address} dev {link}");
     let index = links::index(netlink, link, &act).await?;
-    let message = RouteNetlinkMessage::NewAddress(message(index, address));
+    let message = RouteNetlinkMessage::NewAddress(host(index, address));
     accept(
         netlink.act(message, NLM_F_CREATE | NLM_F_EXCL, &act).await,
         &[libc::EEXIST],
     )
-}
-
-/// Waits until the kernel takes packets for an address of an interface that is up. For IPv6 the route that says "mine"
-/// comes from a worker, even without duplicate address detection, some milliseconds after the address is there and can
-/// be bound to (net/ipv6/addrconf.c, addrconf_dad_work).
-pub(crate) async fn receiving(netlink: &Netlink, address: IpAddr) -> Result<(), NetlinkError> {
-    let act = format!("wait until packets for {address} are taken");
-    let deadline = Instant::now() + RECEIVING_TIMEOUT;
-    while !routes::is_local(netlink, address).await? {
-        if Instant::now() > deadline {
-            return Err(NetlinkError::Silent { act });
-        }
-        tokio::time::sleep(RECEIVING_PAUSE).await;
-    }
-    Ok(())
 }
 
 /// Takes a host address off an interface; not there is fine.
@@ -95,7 +71,7 @@ pub(crate) async fn remove(netlink: &Netlink, link: &str, address: IpAddr) -> Re
     let Some(entry) = links::find(netlink, link).await? else {
         return Ok(());
     };
-    let message = RouteNetlinkMessage::DelAddress(message(entry.index, address));
+    let message = RouteNetlinkMessage::DelAddress(host(entry.index, address));
     accept(
         netlink.act(message, 0, &act).await,
         &[libc::EADDRNOTAVAIL, libc::ENODEV],
@@ -107,7 +83,8 @@ pub(crate) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-fn message(index: u32, address: IpAddr) -> AddressMessage {
+/// A host address of an interface, usable at once: no duplicate address detection.
+pub(crate) fn host(index: u32, address: IpAddr) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = family(address);
     message.header.prefix_len = full_length(address);

@@ -16,7 +16,7 @@
 //! | [`veth`] | a pod's link to its node |
 //! | [`wireguard`] | the kernel's own WireGuard, through generic netlink |
 //! | [`uninstall`] | removal of everything that bears our mark |
-//! | [`netlink`] | one socket, requests in turn |
+//! | [`netlink`] | one socket, requests in turn; `direct`: one without a runtime |
 
 #![expect(
     unsafe_code,
@@ -24,6 +24,7 @@
 )]
 
 pub mod addresses;
+mod direct;
 pub mod events;
 mod family;
 pub mod guard;

@@ -7,25 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
-use tokio::time::Instant;
 use warren_model::Lane;
 use warren_plan::state::{VETH_PREFIX, VXLAN_INTERFACE, VXLAN_VNI};
 use warren_plan::{Link, LinkKind, Mac, Vxlan};
 
-use crate::netlink::{Netlink, NetlinkError, accept, act_apart};
-
-/// How long the kernel may take to notice a carrier; it does at least once a second.
-const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Between two looks.
-const CARRIER_PAUSE: Duration = Duration::from_millis(1);
+use crate::direct::Direct;
+use crate::netlink::{Netlink, NetlinkError, accept};
 
 /// Whether an interface of that name is ours.
 pub fn is_ours(name: &str) -> bool {
@@ -171,14 +164,19 @@ pub(crate) fn ours(entries: &[LinkEntry]) -> BTreeMap<String, Link> {
 
 /// One interface by name; `None` if there is none.
 pub(crate) async fn find(netlink: &Netlink, name: &str) -> Result<Option<LinkEntry>, NetlinkError> {
-    let mut request = LinkMessage::default();
-    request.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    let answer = netlink
-        .get(
-            RouteNetlinkMessage::GetLink(request),
-            &format!("show link {name}"),
-        )
-        .await;
+    let act = format!("show link {name}");
+    found(netlink.get(RouteNetlinkMessage::GetLink(named(name)), &act).await)
+}
+
+/// The same, on a thread of its own.
+pub(crate) fn find_directly(netlink: &mut Direct, name: &str) -> Result<Option<LinkEntry>, NetlinkError> {
+    let act = format!("show link {name}");
+    found(netlink.get(RouteNetlinkMessage::GetLink(named(name)), &act))
+}
+
+fn found(
+    answer: Result<Option<RouteNetlinkMessage>, NetlinkError>,
+) -> Result<Option<LinkEntry>, NetlinkError> {
     match answer {
         Ok(Some(RouteNetlinkMessage::NewLink(link))) => Ok(Some(LinkEntry::from_message(link))),
         Ok(_) => Ok(None),
@@ -264,68 +262,40 @@ pub(crate) async fn set_mtu(netlink: &Netlink, name: &str, mtu: u32) -> Result<(
         .await
 }
 
-/// Sets an interface's alias.
-pub(crate) async fn set_alias(netlink: &Netlink, name: &str, alias: &str) -> Result<(), NetlinkError> {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::IfAlias(alias.to_owned()),
-    ];
-    netlink
-        .act(
-            RouteNetlinkMessage::SetLink(message),
-            0,
-            &format!("set link {name} alias"),
-        )
-        .await
+/// The request that brings an interface up.
+pub(crate) fn up(name: &str) -> RouteNetlinkMessage {
+    let mut message = named(name);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    RouteNetlinkMessage::SetLink(message)
 }
 
 /// Brings an interface up.
 pub(crate) async fn set_up(netlink: &Netlink, name: &str) -> Result<(), NetlinkError> {
-    let mut message = LinkMessage::default();
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-    netlink
-        .act(
-            RouteNetlinkMessage::SetLink(message),
-            0,
-            &format!("set link {name} up"),
-        )
-        .await
-}
-
-/// Waits until an interface that is up carries packets. The kernel gives the end of a veth that came up first its queue
-/// only when a worker of its own has noticed the carrier, usually within milliseconds, at worst within a second
-/// (net/core/link_watch.c); what is sent before is lost.
-pub(crate) async fn operational(netlink: &Netlink, name: &str) -> Result<(), NetlinkError> {
-    let act = format!("wait until link {name} carries packets");
-    let deadline = Instant::now() + CARRIER_TIMEOUT;
-    loop {
-        match find(netlink, name).await? {
-            None => {
-                return Err(NetlinkError::NoLink {
-                    act,
-                    link: name.to_owned(),
-                });
-            }
-            Some(entry) if entry.operational => return Ok(()),
-            Some(_) if Instant::now() > deadline => return Err(NetlinkError::Silent { act }),
-            Some(_) => tokio::time::sleep(CARRIER_PAUSE).await,
-        }
-    }
+    netlink.act(up(name), 0, &format!("set link {name} up")).await
 }
 
 /// Deletes an interface of the calling thread's namespace; gone already is fine. The kernel takes its time to be sure that
 /// nobody uses it any more, and does so for several at once.
 pub(crate) async fn remove(name: &str) -> Result<(), NetlinkError> {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-    let removed = act_apart(
-        RouteNetlinkMessage::DelLink(message),
-        0,
-        &format!("delete link {name}"),
-    )
-    .await;
+    let mut netlink = Direct::open()?;
+    let removed = name.to_owned();
+    let removed = tokio::task::spawn_blocking(move || remove_directly(&mut netlink, &removed));
+    removed.await.map_err(|_| NetlinkError::Silent {
+        act: format!("delete link {name}"),
+    })?
+}
+
+/// The same, on a thread of its own.
+pub(crate) fn remove_directly(netlink: &mut Direct, name: &str) -> Result<(), NetlinkError> {
+    let message = RouteNetlinkMessage::DelLink(named(name));
+    let removed = netlink.act(message, 0, &format!("delete link {name}"));
     accept(removed, &[libc::ENODEV])
+}
+
+/// A message about an interface by its name.
+pub(crate) fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
 }

@@ -133,7 +133,8 @@ async fn dump(
         .collect())
 }
 
-fn neighbour(index: u32, address: IpAddr, mac: Option<Mac>) -> NeighbourMessage {
+/// A permanent neighbour; without a MAC, one to be removed.
+pub(crate) fn neighbour(index: u32, address: IpAddr, mac: Option<Mac>) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address);
     message.header.ifindex = index;

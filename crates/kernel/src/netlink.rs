@@ -7,7 +7,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
@@ -207,44 +207,6 @@ async fn collect(
         }
     }
     Ok(answer)
-}
-
-/// Sends one request on a socket and from a thread of its own, in the namespace of the calling thread, and waits until the
-/// kernel has done it. For what takes the kernel long: it works on a request inside the system call that sends it, which would
-/// hold up a thread of the runtime, and all other requests of the socket.
-pub(crate) async fn act_apart(
-    message: RouteNetlinkMessage,
-    flags: u16,
-    act: &str,
-) -> Result<(), NetlinkError> {
-    let socket = open_socket().map_err(NetlinkError::Open)?;
-    let mut request = NetlinkMessage::from(message);
-    request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    let answered = tokio::task::spawn_blocking(move || send_and_take_answer(&socket, &bytes)).await;
-    answered
-        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
-        .map_err(|errno| NetlinkError::Refused {
-            act: act.to_owned(),
-            errno,
-        })
-}
-
-fn send_and_take_answer(socket: &OwnedFd, request: &[u8]) -> io::Result<()> {
-    use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendto};
-    let kernel = NetlinkAddr::new(0, 0);
-    sendto(socket.as_raw_fd(), request, &kernel, MsgFlags::empty())?;
-    // The answer is there when the call that sends returns.
-    let mut buffer = [0; 4096];
-    let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-    let answer =
-        NetlinkMessage::<RouteNetlinkMessage>::deserialize(&buffer[..length]).map_err(io::Error::other)?;
-    match answer.payload {
-        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-        _ => Ok(()),
-    }
 }
 
 /// Opens a netlink socket in the namespace of the calling thread, to be driven elsewhere.

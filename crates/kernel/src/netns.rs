@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{FsType, fstatfs};
 use thiserror::Error;
@@ -120,26 +121,43 @@ impl Namespace {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let file = self
-            .file
-            .try_clone()
-            .map_err(|source| self.unusable("hold", source))?;
-        let (sender, receiver) = oneshot::channel();
-        let thread = move || {
-            let result = enter(file.as_fd()).map(|()| closure());
-            // Nobody waits any more when the caller was cancelled: the result is not missed then.
-            drop(sender.send(result));
+        let enter_and_run = |namespace: &Self| namespace.enter().map(|()| closure());
+        self.run_from_outside(enter_and_run).await?
+    }
+
+    /// Runs a closure on a thread of its own that begins where the calling thread is, and [enters](Self::enter) when the
+    /// closure says so.
+    pub(crate) async fn run_from_outside<T, F>(&self, closure: F) -> Result<T, NamespaceError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Self) -> T + Send + 'static,
+    {
+        let file = self.file.try_clone();
+        let held = Self {
+            file: file.map_err(|source| self.unusable("hold", source))?,
+            path: self.path.clone(),
+            id: self.id,
         };
+        let (sender, receiver) = oneshot::channel();
+        // Nobody waits any more when the caller was cancelled: the result is not missed then.
+        let thread = move || drop(sender.send(closure(&held)));
         std::thread::Builder::new()
             .name("netns".to_owned())
             .spawn(thread)
             .map_err(|source| self.unusable("start a thread for", source))?;
-        let result = receiver
+        receiver
             .await
-            .map_err(|_| NamespaceError::Thread(self.path.clone()))?;
-        result.map_err(|source| match source.raw_os_error() {
-            Some(libc::EINVAL) => NamespaceError::NotANamespace(self.path.clone()),
-            _ => self.unusable("enter", source),
+            .map_err(|_| NamespaceError::Thread(self.path.clone()))
+    }
+
+    /// Takes the calling thread inside, for good.
+    pub(crate) fn enter(&self) -> Result<(), NamespaceError> {
+        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| {
+            if errno == Errno::EINVAL {
+                NamespaceError::NotANamespace(self.path.clone())
+            } else {
+                self.unusable("enter", errno.into())
+            }
         })
     }
 
@@ -167,8 +185,4 @@ where
     F: FnOnce() -> T + Send + 'static,
 {
     Namespace::open(path)?.run(closure).await
-}
-
-fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    setns(namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
 }

@@ -20,6 +20,7 @@ use netlink_packet_route::route::{
 use warren_plan::state::ROUTE_PROTOCOL;
 use warren_plan::{Route, RouteTarget};
 
+use crate::direct::Direct;
 use crate::family::{family, full_length};
 use crate::links::{self, LinkEntry};
 use crate::netlink::{Netlink, NetlinkError};
@@ -104,20 +105,15 @@ pub(crate) async fn remove(netlink: &Netlink, net: IpNet) -> Result<(), NetlinkE
 }
 
 /// Whether the kernel would take a packet for that address itself.
-pub(crate) async fn is_local(netlink: &Netlink, address: IpAddr) -> Result<bool, NetlinkError> {
+pub(crate) fn is_local(netlink: &mut Direct, address: IpAddr) -> Result<bool, NetlinkError> {
     let mut request = RouteMessage::default();
     request.header.address_family = family(address);
     request.header.destination_prefix_length = full_length(address);
     request
         .attributes
         .push(RouteAttribute::Destination(RouteAddress::from(address)));
-    match netlink
-        .get(
-            RouteNetlinkMessage::GetRoute(request),
-            &format!("look up the route to {address}"),
-        )
-        .await
-    {
+    let act = format!("look up the route to {address}");
+    match netlink.get(RouteNetlinkMessage::GetRoute(request), &act) {
         Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(route.header.kind == RouteType::Local),
         Ok(_) => Ok(false),
         Err(error) if matches!(error.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(false),

@@ -74,7 +74,7 @@ impl Scene {
             addresses: POD.map(|text| text.parse().unwrap()).to_vec(),
             label: None,
         };
-        veth::create(&scene.node.kernel, &link).await.unwrap();
+        veth::create(&link).await.unwrap();
         for address in link.addresses {
             let route = Route {
                 target: RouteTarget::Device("wrnpod".to_owned()),

@@ -57,7 +57,7 @@ fn a_pod_and_its_node_reach_each_other_over_both_families() {
             // As runtimes do that want no IPv6 unless somebody gives an address.
             pod.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
             let link = link(&pod, &["10.244.1.5", "fd10:244:1::5"]);
-            veth::create(&node.kernel, &link).await.unwrap();
+            veth::create(&link).await.unwrap();
             routes(&node, &link).await;
             for (inside, outside) in [
                 ("10.244.1.5:7", "10.244.1.1:7"),
@@ -95,7 +95,7 @@ fn a_pod_of_one_family_has_no_route_of_the_other() {
         for (address, family) in [("10.244.1.5", "-6"), ("fd10:244:1::5", "-4")] {
             let pod = Room::new();
             let link = link(&pod, &[address]);
-            veth::create(&node.kernel, &link).await.unwrap();
+            veth::create(&link).await.unwrap();
             assert_eq!(veth::check(&node.kernel, &link).await.unwrap(), []);
             assert_eq!(pod.sh(&format!("ip {family} route show default")), "");
             veth::delete(&link.host_name).await.unwrap();
@@ -148,7 +148,7 @@ fn checking_names_each_thing_that_is_not_as_it_was_made() {
             for (change, differences) in cases {
                 let pod = Room::new();
                 let link = link(&pod, &["10.244.1.5", "fd10:244:1::5"]);
-                veth::create(&node.kernel, &link).await.unwrap();
+                veth::create(&link).await.unwrap();
                 pod.sh(change);
                 assert_eq!(
                     veth::check(&node.kernel, &link).await.unwrap(),
@@ -165,11 +165,11 @@ fn checking_names_each_thing_that_is_not_as_it_was_made() {
 fn names_that_are_taken_are_refused_and_their_holders_stay() {
     node(
         "names_that_are_taken_are_refused_and_their_holders_stay",
-        async |node| {
+        async |_| {
             let pod = Room::new();
             let wanted = link(&pod, &["10.244.1.5"]);
             pod.sh("ip link add eth0 type bridge");
-            let refused = veth::create(&node.kernel, &wanted).await;
+            let refused = veth::create(&wanted).await;
             assert!(
                 matches!(&refused, Err(VethError::TakenInPod { if_name, .. }) if if_name == "eth0"),
                 "{refused:?}"
@@ -179,7 +179,7 @@ fn names_that_are_taken_are_refused_and_their_holders_stay() {
 
             pod.sh("ip link del eth0");
             sh("ip link add wrn0123456789ab type bridge");
-            let refused = veth::create(&node.kernel, &wanted).await;
+            let refused = veth::create(&wanted).await;
             assert!(matches!(refused, Err(VethError::TakenOnHost(_))), "{refused:?}");
             assert!(sh("ip -d link show wrn0123456789ab").contains("bridge"));
         },
@@ -188,11 +188,11 @@ fn names_that_are_taken_are_refused_and_their_holders_stay() {
 
 #[test]
 fn a_link_that_cannot_be_finished_leaves_nothing() {
-    node("a_link_that_cannot_be_finished_leaves_nothing", async |node| {
+    node("a_link_that_cannot_be_finished_leaves_nothing", async |_| {
         let pod = Room::new();
         // A multicast address is nobody's own, which shows only once everything else is done.
         let link = link(&pod, &["10.244.1.5", "ff02::5"]);
-        let failed = veth::create(&node.kernel, &link).await;
+        let failed = veth::create(&link).await;
         assert!(matches!(failed, Err(VethError::Netlink(_))), "{failed:?}");
         nothing_left(&pod);
     });
@@ -213,7 +213,7 @@ fn a_link_tells_the_label_it_was_given() {
             ..link(&plain, &["10.244.1.6"])
         };
         for link in [&labelled, &plain] {
-            veth::create(&node.kernel, link).await.unwrap();
+            veth::create(link).await.unwrap();
         }
         // Neither another's veth nor something else under our mark is the host side of a pod's link.
         sh("ip link add veth0 type veth peer veth1; ip link add wrnbridge type bridge");
@@ -234,14 +234,14 @@ fn a_link_tells_the_label_it_was_given() {
             label: Some(longest + "x"),
             ..link(&third, &["10.244.1.7"])
         };
-        veth::create(&node.kernel, &too_long).await.unwrap_err();
+        veth::create(&too_long).await.unwrap_err();
         assert!(!third.sh("ip -o link").contains("eth0"), "nothing is left");
     });
 }
 
 #[test]
 fn a_host_name_without_our_mark_is_refused() {
-    node("a_host_name_without_our_mark_is_refused", async |node| {
+    node("a_host_name_without_our_mark_is_refused", async |_| {
         let pod = Room::new();
         sh("ip link add eth0 type bridge");
         for name in ["eth0", "wrn0123456789abc", ""] {
@@ -250,10 +250,7 @@ fn a_host_name_without_our_mark_is_refused() {
                 ..link(&pod, &["10.244.1.5"])
             };
             assert!(
-                matches!(
-                    veth::create(&node.kernel, &link).await,
-                    Err(VethError::HostName(_))
-                ),
+                matches!(veth::create(&link).await, Err(VethError::HostName(_))),
                 "{name}"
             );
             assert!(
@@ -270,7 +267,7 @@ fn a_new_mtu_is_one_for_both_sides() {
     node("a_new_mtu_is_one_for_both_sides", async |node| {
         let pod = Room::new();
         let mut link = link(&pod, &["10.244.1.5"]);
-        veth::create(&node.kernel, &link).await.unwrap();
+        veth::create(&link).await.unwrap();
         for mtu in [1300, 1450, 1450] {
             veth::set_mtu(&node.kernel, &link.host_name, pod.path(), &link.if_name, mtu)
                 .await
@@ -287,12 +284,12 @@ fn deleting_is_repeatable_by_either_name() {
         let kernel = &node.kernel;
         let pod = Room::new();
         let link = link(&pod, &["10.244.1.5"]);
-        veth::create(kernel, &link).await.unwrap();
+        veth::create(&link).await.unwrap();
         veth::delete(&link.host_name).await.unwrap();
         nothing_left(&pod);
         veth::delete(&link.host_name).await.unwrap();
 
-        veth::create(kernel, &link).await.unwrap();
+        veth::create(&link).await.unwrap();
         assert!(veth::delete_in_pod(kernel, pod.path(), "eth0").await.unwrap());
         nothing_left(&pod);
         assert!(!veth::delete_in_pod(kernel, pod.path(), "eth0").await.unwrap());

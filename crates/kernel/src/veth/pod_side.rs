@@ -2,16 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
+use super::make::set_up;
 use super::{HOST_MAC, PodLink, VethError};
+use crate::direct::Direct;
 use crate::family::family;
-use crate::netlink::{Netlink, NetlinkError};
-use crate::netns::Namespace;
+use crate::netlink::{NetlinkError, accept};
 use crate::sysctl;
 use crate::{addresses, links, neighbours};
 
@@ -30,32 +31,35 @@ pub fn gateway(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Addresses, neighbours and routes in the pod, in this order; the interface and `lo` come up. Returns the socket
-/// inside that it was done with.
-pub(super) async fn configure(namespace: &Namespace, link: &PodLink) -> Result<Netlink, VethError> {
+/// Addresses, neighbours and routes in the pod, in this order; the interface and `lo` come up. The calling thread and the
+/// socket are inside.
+pub(super) fn configure(inside: &mut Direct, link: &PodLink) -> Result<(), VethError> {
     if link.addresses.iter().any(IpAddr::is_ipv6) {
-        let name = link.if_name.clone();
-        namespace.run(move || settle_ipv6(&name)).await??;
+        settle_ipv6(&link.if_name)?;
     }
-    let inside = namespace.netlink().await?;
-    links::set_up(&inside, "lo").await?;
-    links::set_up(&inside, &link.if_name).await?;
+    set_up(inside, "lo")?;
+    set_up(inside, &link.if_name)?;
     let act = format!("show link {} in the pod", link.if_name);
-    let pod_side = links::find(&inside, &link.if_name)
-        .await?
-        .ok_or_else(|| NetlinkError::NoLink {
-            act,
-            link: link.if_name.clone(),
-        })?;
+    let pod_side = links::find_directly(inside, &link.if_name)?.ok_or_else(|| NetlinkError::NoLink {
+        act,
+        link: link.if_name.clone(),
+    })?;
     for address in &link.addresses {
-        addresses::add(&inside, &link.if_name, *address).await?;
-        neighbours::set(&inside, &link.if_name, gateway(*address), HOST_MAC).await?;
-        add_default_route(&inside, pod_side.index, *address).await?;
+        let message = RouteNetlinkMessage::NewAddress(addresses::host(pod_side.index, *address));
+        let act = format!("add address {address} in the pod");
+        let added = inside.act(message, NLM_F_CREATE | NLM_F_EXCL, &act);
+        accept(added, &[libc::EEXIST])?;
+        let gateway = gateway(*address);
+        let neighbour = neighbours::neighbour(pod_side.index, gateway, Some(HOST_MAC));
+        let message = RouteNetlinkMessage::NewNeighbour(neighbour);
+        let act = format!("replace neighbour {gateway} in the pod");
+        inside.act(message, NLM_F_CREATE | NLM_F_REPLACE, &act)?;
+        add_default_route(inside, pod_side.index, *address)?;
     }
-    Ok(inside)
+    Ok(())
 }
 
-/// Runs inside the pod's namespace. Some runtimes switch IPv6 off for new interfaces; whoever gives an address wants it.
+/// Some runtimes switch IPv6 off for new interfaces; whoever gives an address wants it.
 fn settle_ipv6(name: &str) -> Result<(), sysctl::SysctlError> {
     for (setting, value) in [
         ("disable_ipv6", "0"),
@@ -68,7 +72,7 @@ fn settle_ipv6(name: &str) -> Result<(), sysctl::SysctlError> {
     Ok(())
 }
 
-async fn add_default_route(inside: &Netlink, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
+fn add_default_route(inside: &mut Direct, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
     let gateway = gateway(address);
     if address.is_ipv4() {
         // A gateway must be on the link before anything goes by it. For IPv6 link-local addresses are.
@@ -78,7 +82,7 @@ async fn add_default_route(inside: &Netlink, index: u32, address: IpAddr) -> Res
         on_link
             .attributes
             .push(RouteAttribute::Destination(RouteAddress::from(gateway)));
-        set(inside, on_link, &format!("add route {gateway} in the pod")).await?;
+        set(inside, on_link, &format!("add route {gateway} in the pod"))?;
     }
     let mut default = route(address, index);
     default
@@ -89,17 +93,14 @@ async fn add_default_route(inside: &Netlink, index: u32, address: IpAddr) -> Res
         default,
         &format!("add default route by {gateway} in the pod"),
     )
-    .await
 }
 
-async fn set(inside: &Netlink, route: RouteMessage, act: &str) -> Result<(), NetlinkError> {
-    inside
-        .act(
-            RouteNetlinkMessage::NewRoute(route),
-            NLM_F_CREATE | NLM_F_REPLACE,
-            act,
-        )
-        .await
+fn set(inside: &mut Direct, route: RouteMessage, act: &str) -> Result<(), NetlinkError> {
+    inside.act(
+        RouteNetlinkMessage::NewRoute(route),
+        NLM_F_CREATE | NLM_F_REPLACE,
+        act,
+    )
 }
 
 fn route(address: IpAddr, index: u32) -> RouteMessage {

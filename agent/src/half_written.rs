@@ -3,8 +3,8 @@
 //! A file is written under another name beside its own, `.NAME.RANDOM`, and renamed into place. Whoever is killed in between
 //! leaves that other one, and nobody else would ever remove it.
 
-use std::ffi::OsStr;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 /// Removes from a folder what was left of these files, and of nothing else. A file that cannot be removed is in nobody's
 /// way: that is logged.
@@ -21,6 +21,14 @@ pub fn sweep(dir: &Path, names: &[&str]) {
             }
         }
     }
+}
+
+/// Where to write what is to replace a file of which there is one writer.
+pub fn beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".writer");
+    path.with_file_name(name)
 }
 
 /// `.NAME.` and the six letters and digits of `atomic-write-file`.
@@ -47,6 +55,7 @@ mod tests {
         half.write_all(b"{").unwrap();
         // As if it had been killed: neither renamed nor removed.
         std::mem::forget(half);
+        std::fs::write(beside(&dir.path().join("guard.json")), "{").unwrap();
         let others = [
             "guard.json",
             ".guard.json.bak",
@@ -56,7 +65,7 @@ mod tests {
         for name in others {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
-        assert_eq!(dir.path().read_dir().unwrap().count(), others.len() + 1);
+        assert_eq!(dir.path().read_dir().unwrap().count(), others.len() + 2);
         sweep(dir.path(), &["guard.json"]);
         assert_eq!(dir.path().read_dir().unwrap().count(), others.len());
         assert!(others.iter().all(|name| dir.path().join(name).exists()));

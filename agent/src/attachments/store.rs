@@ -1,15 +1,15 @@
 //! Which pods are attached to this node and which addresses they hold: the one thing the agent remembers on disk
 //! besides its keys.
 //!
-//! A change is on disk, fsynced and renamed into place, before anyone is told of it. So an address that was handed out is
-//! never handed out again, whatever ends the agent or the machine in between. When the file itself is lost or damaged,
-//! it is made anew from what the pods' veths tell.
+//! A change is in the file, renamed into place, before anyone is told of it. So an address that was handed out is never
+//! handed out again while its pod lives, whatever ends the agent; the end of the machine is the end of its pods. When
+//! the file itself is lost or damaged, it is made anew from what the pods' veths tell.
 
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use atomic_write_file::AtomicWriteFile;
 use serde::Deserialize;
 use thiserror::Error;
 use warren_ipam::{AllocateError, Allocations, Owner, Pool};
@@ -17,6 +17,7 @@ use warren_kernel::veth::HostSide;
 
 use super::contents::{Contents, Record, VERSION};
 use super::recovery::{RecoveryError, adopt};
+use crate::half_written;
 
 /// The attachments of this node, in memory and on disk.
 #[derive(Debug)]
@@ -126,7 +127,7 @@ enum Found {
 }
 
 fn read(path: &Path) -> Result<Found, StoreError> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
         Err(source) => {
@@ -151,7 +152,7 @@ fn read(path: &Path) -> Result<Found, StoreError> {
 /// Keeps a damaged file for who wants to know what happened; the last one only. Returns where, if that went well.
 fn set_aside(path: &Path) -> Option<PathBuf> {
     let aside = path.with_extension("json.damaged");
-    match std::fs::rename(path, &aside) {
+    match fs::rename(path, &aside) {
         Ok(()) => Some(aside),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "cannot set the damaged file aside");
@@ -160,11 +161,19 @@ fn set_aside(path: &Path) -> Option<PathBuf> {
     }
 }
 
+/// Writes the whole file beside the old one and renames it into place. Whatever ends the agent leaves one or the other. It
+/// is not waited for the disk, which can take longer than all else about a pod: what the system has taken is lost only when
+/// the machine goes down, and the pods with it. What it then finds, older or damaged, has no veth and is freed.
 fn write(path: &Path, contents: &Contents) -> io::Result<()> {
-    let mut file = AtomicWriteFile::open(path)?;
-    serde_json::to_writer_pretty(&mut file, contents)?;
-    file.write_all(b"\n")?;
-    file.commit()
+    let mut bytes = serde_json::to_vec_pretty(contents)?;
+    bytes.push(b'\n');
+    let beside = half_written::beside(path);
+    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // On a full disk it holds what little there was. The next start finds it if it cannot be removed now.
+        let _ = fs::remove_file(&beside);
+    }
+    written
 }
 
 /// An attachment could not be recorded.

@@ -1,7 +1,7 @@
 //! Attaching and detaching pods: what a CNI request does.
 //!
-//! An address is recorded on disk, the veth is made, and the main loop is asked for a pass that routes to it and opens
-//! the guard for it. Only then the runtime gets its answer. What fails half way is undone.
+//! An address is recorded on disk, the veth is made, and the main loop is asked to route to it and to open the guard
+//! for it. Only then the runtime gets its answer. What fails half way is undone.
 
 mod result;
 
@@ -14,9 +14,10 @@ use warren_ipam::Owner;
 use warren_kernel::Kernel;
 use warren_kernel::veth::{self, PodLink, VethError};
 use warren_model::{Lane, NodeName};
+use warren_plan::Attachment;
 
 use crate::attachments::{AddError, Label, Record, SharedAttachments, StoreError, host_interface, pod_mac};
-use crate::reconcile::ReconcileHandle;
+use crate::reconcile::{NewPod, OpenedBy, ReconcileHandle};
 use crate::view::View;
 
 /// Attaches and detaches the pods of this node.
@@ -83,7 +84,7 @@ impl Pods {
             addresses: label.addresses,
             ..link
         };
-        match self.connect(&link).await {
+        match self.connect(&owner, pod, &link).await {
             Ok(()) => Ok(result::of(&link)),
             Err(error) => {
                 if let Err(undo) = self.take_down(&owner).await {
@@ -174,35 +175,36 @@ impl Pods {
 
     /// Waits until the guard has forgotten a veth of this name that was there before: it may have had another address.
     async fn close(&self, interface: &str) -> Result<(), PodError> {
-        if self.reconcile.last().may_be_open(interface) {
-            self.pass_for(interface).await?;
+        if self.reconcile.may_be_open(interface) {
+            let view = self.reconcile.pass().await.ok_or(PodError::Stopping)?;
+            went_well(&view, interface)?;
         }
         Ok(())
     }
 
-    async fn connect(&self, link: &PodLink) -> Result<(), PodError> {
+    async fn connect(&self, owner: &Owner, pod: Option<&PodRef>, link: &PodLink) -> Result<(), PodError> {
         veth::create(link).await?;
-        let view = self.pass_for(&link.host_name).await?;
-        if view.is_open(&link.host_name) {
-            Ok(())
-        } else {
-            Err(PodError::NotInSync)
+        let attachment = Attachment {
+            pod: pod.map_or_else(|| owner.to_string(), ToString::to_string),
+            interface: link.host_name.clone(),
+            mac: link.mac,
+            addresses: link.addresses.clone(),
+        };
+        let new = NewPod {
+            attachment,
+            mtu: link.mtu,
+        };
+        match self.reconcile.open(new).await.ok_or(PodError::Stopping)? {
+            OpenedBy::Itself => Ok(()),
+            OpenedBy::Pass(view) => {
+                went_well(&view, &link.host_name)?;
+                if view.is_open(&link.host_name) {
+                    Ok(())
+                } else {
+                    Err(PodError::NotInSync)
+                }
+            }
         }
-    }
-
-    /// A pass in which nothing fails that a pod on this interface needs.
-    async fn pass_for(&self, interface: &str) -> Result<Arc<View>, PodError> {
-        let view = self.reconcile.pass().await.ok_or(PodError::Stopping)?;
-        if let Some(error) = &view.error {
-            return Err(PodError::Pass { error: error.clone() });
-        }
-        if let Some(failure) = view.failure_of(interface) {
-            return Err(PodError::Step {
-                action: failure.step.action.to_string(),
-                error: failure.error.clone(),
-            });
-        }
-        Ok(view)
     }
 
     async fn verify(&self, owner: &Owner, link: PodLink) -> Result<AddResult, PodError> {
@@ -244,6 +246,20 @@ impl Pods {
             }
             other => other,
         }
+    }
+}
+
+/// Whether nothing has failed in a pass that a pod on this interface needs.
+fn went_well(view: &View, interface: &str) -> Result<(), PodError> {
+    if let Some(error) = &view.error {
+        return Err(PodError::Pass { error: error.clone() });
+    }
+    match view.failure_of(interface) {
+        None => Ok(()),
+        Some(failure) => Err(PodError::Step {
+            action: failure.step.action.to_string(),
+            error: failure.error.clone(),
+        }),
     }
 }
 

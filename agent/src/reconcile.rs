@@ -3,21 +3,23 @@
 //! It runs when the cluster changes, when the kernel says that something changed, when a pod is attached or detached,
 //! and now and then without a reason. It remembers nothing between passes that it could not see again.
 
+mod apply;
+mod handle;
+mod pace;
+
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use warren_cluster::Snapshot;
 use warren_ipam::Owner;
-use warren_kernel::{Kernel, sysctl, veth};
+use warren_kernel::{Kernel, sysctl};
 use warren_keymgr::KeyStore;
 use warren_model::status::{DropCount, PlanReport, PlannedStep};
 use warren_model::{NodeName, PathKind};
-use warren_plan::{Action, Cluster, LinkKind, Local, Step, compute, diff};
+use warren_plan::{Cluster, Guard, Local, Step, compute, diff};
 use warren_telemetry::{Drain, Heartbeat};
 
 use crate::attachments::SharedAttachments;
@@ -27,16 +29,10 @@ use crate::endpoints::KeptEndpoints;
 use crate::epochs::{first_epoch, refuse_rotation};
 use crate::greet::{greet, greet_unheard};
 use crate::metrics::PassMetrics;
-use crate::view::{Failure, View};
-
-/// The time between two passes that nothing asked for.
-const RESYNC: Duration = Duration::from_secs(10);
-/// The pause before a failed pass is repeated, doubled each time up to [`RESYNC`].
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// For how long no event of the kernel comes before a pass: one act there makes several, and pods that end together many.
-const GATHER: Duration = Duration::from_millis(20);
-/// How long events of the kernel are gathered at most.
-const GATHER_AT_MOST: Duration = Duration::from_millis(200);
+use crate::view::View;
+pub use handle::{NewPod, OpenedBy, ReconcileHandle};
+use handle::{Opened, Request};
+use pace::Pace;
 
 /// What the loop needs.
 pub struct Parts {
@@ -60,43 +56,11 @@ pub struct Parts {
     pub metrics: PassMetrics,
 }
 
-/// A way to ask the loop for something.
-#[derive(Debug, Clone)]
-pub struct ReconcileHandle {
-    requests: mpsc::UnboundedSender<Request>,
-    views: watch::Receiver<Arc<View>>,
-}
-
+/// What the last pass has put in place and the pods opened since then have added, if nothing was left to do.
 #[derive(Debug)]
-enum Request {
-    Pass(oneshot::Sender<Arc<View>>),
-    Look(oneshot::Sender<Arc<View>>),
-}
-
-impl ReconcileHandle {
-    /// Waits for a pass that began after this call; `None` if the loop has ended.
-    pub async fn pass(&self) -> Option<Arc<View>> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Pass(reply)).ok()?;
-        answer.await.ok()
-    }
-
-    /// What a pass would see and do now, without doing it; `None` if the loop has ended.
-    pub async fn look(&self) -> Option<Arc<View>> {
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Look(reply)).ok()?;
-        answer.await.ok()
-    }
-
-    /// What the last pass saw and did.
-    pub fn last(&self) -> Arc<View> {
-        Arc::clone(&self.views.borrow())
-    }
-
-    /// Each pass's outcome; outcomes may be skipped, the last one never is.
-    pub fn views(&self) -> watch::Receiver<Arc<View>> {
-        self.views.clone()
-    }
+struct Settled {
+    guard: Guard,
+    pod_mtu: u32,
 }
 
 /// The loop, ready to run.
@@ -104,6 +68,8 @@ pub struct Reconciler {
     parts: Parts,
     requests: mpsc::UnboundedReceiver<Request>,
     views: watch::Sender<Arc<View>>,
+    opened: Opened,
+    settled: Option<Settled>,
     pass: u64,
     /// Whether those have been greeted that the agent before this one may have left ungreeted.
     has_greeted: bool,
@@ -114,17 +80,21 @@ impl Reconciler {
     pub fn new(parts: Parts) -> (Self, ReconcileHandle) {
         let (requests, receiver) = mpsc::unbounded_channel();
         let (views, view) = watch::channel(Arc::new(View::default()));
+        let opened = Opened::default();
         (
             Self {
                 parts,
                 requests: receiver,
                 views,
+                opened: opened.clone(),
+                settled: None,
                 pass: 0,
                 has_greeted: false,
             },
             ReconcileHandle {
                 requests,
                 views: view,
+                opened,
             },
         )
     }
@@ -136,44 +106,75 @@ impl Reconciler {
         drain: Drain,
         heartbeat: Heartbeat,
     ) {
-        let mut retry = FIRST_RETRY;
-        let mut next = Instant::now();
-        let mut failed = false;
+        let mut pace = Pace::new(Instant::now());
         loop {
-            let (mut waiting, mut changed) = (Vec::new(), false);
+            let (mut asked, mut changed) = (Vec::new(), false);
             tokio::select! {
                 () = drain.drained() => return,
                 Ok(()) = self.parts.snapshots.changed() => changed = true,
-                Some(request) = self.requests.recv() => waiting.push(request),
-                // A pass that fails makes events of its own: it is repeated when its time has come, not at once.
-                Some(()) = events.next(), if !failed => {
-                    changed = true;
-                    gather(&mut events, &mut self.requests, &mut waiting).await;
-                }
-                () = sleep_until(next) => {}
+                Some(request) = self.requests.recv() => asked.push(request),
+                Some(()) = events.next() => pace.event(Instant::now()),
+                () = sleep_until(pace.due()) => {}
             }
             while let Ok(request) = self.requests.try_recv() {
-                waiting.push(request);
+                asked.push(request);
             }
             heartbeat.beat();
-            let look_only =
-                !changed && !waiting.is_empty() && waiting.iter().all(|r| matches!(r, Request::Look(_)));
-            if look_only {
-                let view = Arc::new(self.look(&mut Vec::new()).await);
-                answer(waiting, &view);
+            // Before anything else: a runtime waits for each of them, and for no more than its own steps.
+            let waiting = self.open(asked).await;
+            let due = changed || pace.due() <= Instant::now();
+            if !due && waiting.iter().all(|request| matches!(request, Request::Look(_))) {
+                if !waiting.is_empty() {
+                    let view = Arc::new(self.look(&mut Vec::new()).await);
+                    answer(waiting, &view);
+                }
                 continue;
             }
             let view = Arc::new(self.pass().await);
-            failed = view.first_error().is_some();
+            pace.passed(Instant::now(), view.first_error().is_some());
             self.views.send_replace(Arc::clone(&view));
+            if view.desired.is_some() {
+                self.opened.clear();
+            }
             answer(waiting, &view);
-            next = Instant::now() + if failed { retry } else { RESYNC };
-            retry = if failed {
-                (retry * 2).min(RESYNC)
-            } else {
-                FIRST_RETRY
-            };
         }
+    }
+
+    /// Opens the pods that only need their own steps, in one transaction of the guard. Returns what is still to be answered.
+    async fn open(&mut self, asked: Vec<Request>) -> Vec<Request> {
+        let Some(settled) = self.settled.take() else {
+            return asked;
+        };
+        let (mut pods, mut replies, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        for request in asked {
+            match request {
+                Request::Open(pod, reply) if pod.mtu == settled.pod_mtu => {
+                    pods.push(pod.attachment.clone());
+                    replies.push((pod, reply));
+                }
+                Request::Open(..) | Request::Pass(_) | Request::Look(_) => waiting.push(request),
+            }
+        }
+        if pods.is_empty() {
+            self.settled = Some(settled);
+            return waiting;
+        }
+        let opening = warren_plan::pod::open(&settled.guard, settled.pod_mtu, &pods);
+        self.opened.add(pods.iter().map(|pod| pod.interface.as_str()));
+        if self.apply(&opening.steps).await.is_empty() {
+            self.settled = Some(Settled {
+                guard: opening.guard,
+                ..settled
+            });
+            for (_, reply) in replies {
+                // Whoever asked may have given up.
+                let _ = reply.send(OpenedBy::Itself);
+            }
+        } else {
+            // A pass finds out what is amiss, and tells which pods it concerns.
+            waiting.extend(replies.into_iter().map(|(pod, reply)| Request::Open(pod, reply)));
+        }
+        waiting
     }
 
     async fn pass(&mut self) -> View {
@@ -183,6 +184,7 @@ impl Reconciler {
         let started = Instant::now();
         let mut leaked = Vec::new();
         let mut view = self.look(&mut leaked).await;
+        self.settled = None;
         if view.error.is_none() {
             self.release(&leaked);
             view.failures = self.apply(&view.steps).await;
@@ -197,6 +199,10 @@ impl Reconciler {
                 self.parts
                     .boot_guard
                     .remember(&desired.guard, &desired.remote_networks);
+                self.settled = Some(Settled {
+                    guard: desired.guard.clone(),
+                    pod_mtu: desired.pod_mtu,
+                });
             }
         }
         if let Some(error) = &view.error {
@@ -267,77 +273,6 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Applies the steps in order. A step that fails does not stop those that come after it, but for those on an interface
-    /// that could not be made; and without its guard the node changes nothing.
-    async fn apply(&self, steps: &[Step]) -> Vec<Failure> {
-        let mut failures: Vec<Failure> = Vec::new();
-        for step in steps {
-            let on_missing = |failure: &Failure| {
-                failure
-                    .step
-                    .action
-                    .creates()
-                    .is_some_and(|made| step.action.interface() == Some(made))
-            };
-            if failures.iter().any(on_missing) {
-                continue;
-            }
-            match self.apply_one(&step.action).await {
-                Ok(()) => tracing::info!(action = %step.action, reason = step.reason, "applied"),
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    tracing::warn!(action = %step.action, error, "step failed and will be repeated");
-                    failures.push(Failure {
-                        step: step.clone(),
-                        error,
-                    });
-                    if matches!(step.action, Action::InstallGuard(_)) {
-                        break;
-                    }
-                }
-            }
-        }
-        failures
-    }
-
-    async fn apply_one(&self, action: &Action) -> anyhow::Result<()> {
-        let parts = &self.parts;
-        match action {
-            Action::CreateLane(lane, mtu) => {
-                parts.devices.create(*lane, *mtu).await?;
-                parts
-                    .kernel
-                    .apply(&Action::SetMtu(lane.interface().to_owned(), *mtu))
-                    .await?;
-            }
-            Action::ConfigureLane(lane, change) => {
-                parts.devices.configure(*lane, change, &parts.keys).await?
-            }
-            Action::SetMtu(link, mtu) => match parts.attachments.pod_side(link) {
-                // A pod that sends more than the host side takes would lose it without a word: both sides change.
-                Some((netns, if_name)) => {
-                    veth::set_mtu(&parts.kernel, link, Path::new(&netns), &if_name, *mtu).await?;
-                }
-                None => parts.kernel.apply(action).await?,
-            },
-            Action::RemoveLink(_, LinkKind::Lane(lane)) => parts.devices.remove(*lane).await?,
-            Action::InstallGuard(_)
-            | Action::CreateVxlan(..)
-            | Action::SetUp(_)
-            | Action::SetSysctl(..)
-            | Action::AddAddress(..)
-            | Action::SetNeighbour(..)
-            | Action::SetFdb(..)
-            | Action::SetRoute(..)
-            | Action::RemoveRoute(_)
-            | Action::RemoveFdb(_)
-            | Action::RemoveNeighbour(..)
-            | Action::RemoveAddress(..)
-            | Action::RemoveLink(..) => parts.kernel.apply(action).await?,
-        }
-        Ok(())
-    }
-
     fn release(&self, leaked: &[Owner]) {
         if leaked.is_empty() {
             return;
@@ -350,29 +285,13 @@ impl Reconciler {
     }
 }
 
-/// Waits until the kernel has no more events for a while, but no longer than until somebody asks: a pod's own link makes
-/// events just before it is asked for, and its runtime waits.
-async fn gather(
-    events: &mut (impl Stream<Item = ()> + Unpin),
-    requests: &mut mpsc::UnboundedReceiver<Request>,
-    waiting: &mut Vec<Request>,
-) {
-    let at_last = Instant::now() + GATHER_AT_MOST;
-    while Instant::now() < at_last {
-        let quiet = at_last.min(Instant::now() + GATHER);
-        tokio::select! {
-            Some(request) = requests.recv() => return waiting.push(request),
-            Some(()) = events.next() => {}
-            () = sleep_until(quiet) => return,
-        }
-    }
-}
-
 fn answer(waiting: Vec<Request>, view: &Arc<View>) {
     for request in waiting {
-        let (Request::Pass(reply) | Request::Look(reply)) = request;
         // Whoever asked may have given up.
-        let _ = reply.send(Arc::clone(view));
+        let _ = match request {
+            Request::Open(_, reply) => reply.send(OpenedBy::Pass(Arc::clone(view))).is_ok(),
+            Request::Pass(reply) | Request::Look(reply) => reply.send(Arc::clone(view)).is_ok(),
+        };
     }
 }
 

@@ -71,6 +71,7 @@ async fn a_pod_that_comes_again_at_once_is_open_for_the_addresses_it_has_now() {
         return;
     };
     lab.pod_add(PodOptions::new("pod", "node1")).await.unwrap();
+    assert_nothing_to_do(&lab).await;
     for _ in 0..4 {
         lab.pod_cni("pod", CniCommand::Del).await.unwrap();
         let added = lab.pod_cni("pod", CniCommand::Add).await.unwrap();
@@ -80,6 +81,7 @@ async fn a_pod_that_comes_again_at_once_is_open_for_the_addresses_it_has_now() {
         });
         // At once, without waiting: DEL leaves it to a later pass, and ADD waits for that one.
         assert_eq!(open_addresses(&lab).await, addresses.collect());
+        assert_nothing_to_do(&lab).await;
     }
 }
 
@@ -212,6 +214,16 @@ async fn plugin(lab: &Lab, facts: &Facts, pod: Option<&PodFacts>, command: &str,
     )
     .await
     .unwrap()
+}
+
+/// What ADD has done by itself is all that a plan wants, without waiting.
+async fn assert_nothing_to_do(lab: &Lab) {
+    let node = Place::Node("node1".to_owned());
+    let plan = lab.run(node, &["warren", "plan", "--local"]).await.unwrap();
+    assert!(
+        plan.success() && plan.stdout.contains("nothing to do"),
+        "{plan:?}"
+    );
 }
 
 /// The addresses that the first node's guard has open.

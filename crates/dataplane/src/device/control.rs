@@ -1,5 +1,6 @@
 //! The thread that shakes hands and keeps time. Floods of handshake messages keep this one busy, not the workers.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,6 +29,15 @@ pub(super) struct Control<'d> {
     device: &'d Device,
     outbox: Outbox,
     outbound: Outbound<'d>,
+    cookies: Cookies,
+}
+
+/// Cookies on their way out. Under a flood there is one for almost each message: they leave together.
+#[derive(Default)]
+struct Cookies {
+    memory: Vec<u8>,
+    datagrams: Vec<Range<usize>>,
+    runs: Vec<Run>,
 }
 
 impl<'d> Control<'d> {
@@ -36,6 +46,7 @@ impl<'d> Control<'d> {
             device,
             outbox: Outbox::new(),
             outbound: Outbound::new(device),
+            cookies: Cookies::default(),
         }
     }
 
@@ -58,6 +69,7 @@ impl<'d> Control<'d> {
                     self.device.drops.count(reason);
                 }
             }
+            self.send_cookies();
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
                 ticks = ticks.wrapping_add(1);
@@ -161,7 +173,7 @@ impl<'d> Control<'d> {
                 match gate.admit(now, letter.from.to, message, under_load, &mut OsRng)? {
                     Admission::Pass => {}
                     Admission::Cookie(cookie) => {
-                        self.send(&cookie, letter.from, None);
+                        self.cookies.add(&cookie, letter.from);
                         return Err(DropReason::RateLimited);
                     }
                 }
@@ -224,6 +236,32 @@ impl<'d> Control<'d> {
             .ok_or(DropReason::UnknownSession)
     }
 
+    /// Sends the cookies that have come together.
+    fn send_cookies(&mut self) {
+        let Cookies {
+            memory,
+            datagrams,
+            runs,
+        } = &mut self.cookies;
+        if runs.is_empty() {
+            return;
+        }
+        let batch = Batch {
+            memory,
+            datagrams,
+            runs,
+        };
+        let device = self.device;
+        self.outbox.send(&device.sockets.load(), batch, |_, trouble| {
+            if let Trouble::Lost(count) = trouble {
+                device.drops.count_many(DropReason::SendFailed, count);
+            }
+        });
+        memory.clear();
+        datagrams.clear();
+        runs.clear();
+    }
+
     /// Sends a handshake message.
     fn send(&mut self, message: &[u8], endpoint: Endpoint, member: Option<&Arc<Member>>) {
         let run = Run {
@@ -247,6 +285,19 @@ impl<'d> Control<'d> {
                     }
                 }
             });
+    }
+}
+
+impl Cookies {
+    fn add(&mut self, cookie: &[u8], to: Endpoint) {
+        let (start, number) = (self.memory.len(), self.datagrams.len());
+        self.memory.extend_from_slice(cookie);
+        self.datagrams.push(start..self.memory.len());
+        self.runs.push(Run {
+            endpoint: to,
+            class: HANDSHAKE_CLASS,
+            datagrams: number..number + 1,
+        });
     }
 }
 

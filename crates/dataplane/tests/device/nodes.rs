@@ -131,8 +131,21 @@ impl Node {
 
     /// The same with a device of any implementation; `None` where its program is missing.
     pub(crate) fn start(&self, implementation: Implementation) -> Option<Key> {
-        let n = self.n;
         self.sh(&implementation.command()?);
+        Some(self.configure_device())
+    }
+
+    /// The same with another build of the program under test.
+    pub(crate) fn start_device_of(&self, program: &str) -> Key {
+        self.sh(&format!(
+            "{program} --log info,warren_dataplane=debug wg0 2>/run/wg0.log"
+        ));
+        self.configure_device()
+    }
+
+    /// Gives a device that runs what [`Self::start_device`] does.
+    pub(crate) fn configure_device(&self) -> Key {
+        let n = self.n;
         let private = self.sh("umask 077; wg genkey | tee /run/key").trim().to_owned();
         self.sh("wg set wg0 listen-port 51820 private-key /run/key");
         self.sh(&format!(
@@ -141,7 +154,7 @@ impl Node {
         self.sh("ip link set wg0 up");
         // Not all implementations know their own.
         let public = self.sh("wg pubkey </run/key").trim().to_owned();
-        Some(Key { private, public })
+        Key { private, public }
     }
 
     /// Whether a ping gets an answer at once.
@@ -175,6 +188,26 @@ impl Node {
     pub(crate) fn drops(&self, reason: &str) -> u64 {
         let drops = parse_drops(&self.ask("get=drops\n\n")).unwrap();
         drops.into_iter().find(|(name, _)| name == reason).unwrap().1
+    }
+
+    /// Bytes and packets that the device has handed to the kernel.
+    pub(crate) fn delivered(&self) -> (u64, u64) {
+        let interfaces = self.sh("cat /proc/net/dev");
+        let counts = interfaces
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("wg0:"));
+        let mut counts = counts
+            .unwrap()
+            .split_whitespace()
+            .map(|count| count.parse().unwrap());
+        (counts.next().unwrap(), counts.next().unwrap())
+    }
+
+    /// Resident memory of the device, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = self.sh(&format!("cat /proc/$({DEVICES})/status"));
+        let size = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        size.unwrap().split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// Connects to the configuration socket.

@@ -2,7 +2,8 @@
 //!
 //! In this order: the CNI configuration, so that no pod comes any more; the plugin; the userspace devices; then what is
 //! in the kernel, of which the guard goes last, so that nothing leaves in the clear meanwhile; then the agent's folders.
-//! The state folder outlives a kernel that could not be cleaned: it holds the sysctls' old values.
+//! What cannot be removed is named, and does not keep the rest. The record of the sysctls' old values stays until they are
+//! restored.
 
 mod folder;
 mod record;
@@ -15,7 +16,7 @@ use kube::Client;
 use nix::unistd::geteuid;
 use warren_cluster::{ClientConfig, publish};
 use warren_dataplane::client::Userspace;
-use warren_kernel::{Kernel, KernelConfig, uninstall};
+use warren_kernel::{Kernel, KernelConfig, KernelError, uninstall};
 use warren_model::announcement::ANNOTATION;
 use warren_model::{Lane, NodeName};
 
@@ -36,8 +37,10 @@ const STATE: [&str; 6] = [
     "endpoints.json",
     "guard.json",
     "keys",
-    "sysctls.json",
+    SYSCTLS,
 ];
+/// The sysctls' values before the agent changed them.
+const SYSCTLS: &str = "sysctls.json";
 /// What the agent has in its run folder.
 const RUN: [&str; 2] = [admin_socket::FILE_NAME, "cni.sock"];
 
@@ -55,15 +58,13 @@ pub(crate) async fn uninstall(arguments: UninstallArguments) -> anyhow::Result<O
     remove_file(&mut record, &arguments.cni_conf_dir.join(CNI_CONFIGURATION));
     remove_file(&mut record, &arguments.cni_bin_dir.join(CNI_PLUGIN));
     end_devices(&mut record, &arguments.wireguard_dir).await;
-    let is_clean = sweep_kernel(&mut record, &arguments.state_dir).await;
-    remove_folder(&mut record, &arguments.run_dir, &RUN);
+    let sysctls_are_restored = sweep_kernel(&mut record, &arguments.state_dir).await;
+    remove_folder(&mut record, &arguments.run_dir, &RUN, None);
     if arguments.keep_state {
         record.note(&format!("{} stays, as asked for", arguments.state_dir.display()));
-    } else if is_clean {
-        remove_folder(&mut record, &arguments.state_dir, &STATE);
     } else {
-        let reason = "it holds the sysctls' old values; it goes once the kernel is clean";
-        record.left(&arguments.state_dir.display(), &reason);
+        let kept = (!sysctls_are_restored).then_some(SYSCTLS);
+        remove_folder(&mut record, &arguments.state_dir, &STATE, kept);
     }
     match withdrawal {
         Some(withdrawal) => withdrawal.make(&mut record).await,
@@ -117,8 +118,8 @@ fn remove_file(record: &mut Record, path: &Path) {
     }
 }
 
-fn remove_folder(record: &mut Record, path: &Path, contents: &[&str]) {
-    match folder::remove(path, contents) {
+fn remove_folder(record: &mut Record, path: &Path, contents: &[&str], kept: Option<&str>) {
+    match folder::remove(path, contents, kept) {
         Ok(true) => record.removed(&path.display()),
         Ok(false) => {}
         Err(error) => record.left(&path.display(), &format!("{:#}", anyhow::Error::from(error))),
@@ -126,7 +127,7 @@ fn remove_folder(record: &mut Record, path: &Path, contents: &[&str]) {
 }
 
 /// Ends `warren-wg`, and with it the interface. One that does not end loses its interface to the sweep, which should end
-/// it as well; that cannot be seen from here, so it counts as left.
+/// it as well; that cannot be seen from here, so it counts as left. The folder of their sockets goes unless others use it.
 async fn end_devices(record: &mut Record, wireguard_dir: &Path) {
     let devices = Userspace::new(wireguard_dir, "warren-wg");
     for interface in Lane::ALL.map(Lane::interface) {
@@ -138,44 +139,62 @@ async fn end_devices(record: &mut Record, wireguard_dir: &Path) {
             Err(error) => record.left(&what, &format!("{:#}", anyhow::Error::from(error))),
         }
     }
+    match std::fs::remove_dir(wireguard_dir) {
+        Ok(()) => record.removed(&wireguard_dir.display()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+            ) => {}
+        Err(error) => record.left(&wireguard_dir.display(), &error),
+    }
 }
 
-/// Says whether nothing of ours is left in the kernel.
+/// Says whether the record of the sysctls' old values is not needed any more.
 async fn sweep_kernel(record: &mut Record, state_dir: &Path) -> bool {
     let config = KernelConfig {
         state_dir: state_dir.to_owned(),
         ..KernelConfig::default()
     };
-    let swept = match Kernel::new(config) {
-        Ok(kernel) => uninstall::sweep(&kernel).await,
-        Err(error) => Err(error),
-    };
-    match swept {
-        Ok(swept) => {
-            for prefix in swept.routes {
-                record.removed(&format!("route {prefix}"));
-            }
-            for link in swept.links {
-                record.removed(&format!("interface {link}"));
-            }
-            for key in swept.sysctls {
-                record.restored(&format!("sysctl net/{key}"));
-            }
-            if swept.guard {
-                record.removed(&"nft table inet warren");
-            }
-            true
-        }
+    let kernel = match Kernel::new(config) {
+        Ok(kernel) => kernel,
         Err(error) => {
-            let error = anyhow::Error::from(error);
-            let what = "interfaces, routes, sysctls or the nft table inet warren";
-            record.left(
-                &what,
-                &format!("{error:#}; the guard is still in force, do this again"),
-            );
-            false
+            let what = "interfaces, routes, sysctls and the nft table inet warren";
+            record.left(&what, &format!("{:#}", anyhow::Error::from(error)));
+            return false;
         }
+    };
+    let (swept, left) = uninstall::sweep(&kernel).await;
+    for prefix in swept.routes {
+        record.removed(&format!("route {prefix}"));
     }
+    for link in swept.links {
+        record.removed(&format!("interface {link}"));
+    }
+    for key in swept.sysctls {
+        record.restored(&format!("sysctl net/{key}"));
+    }
+    if swept.guard {
+        record.removed(&"nft table inet warren");
+    }
+    let mut sysctls_are_restored = true;
+    let mut carries_traffic = false;
+    for leftover in left {
+        match leftover.why {
+            KernelError::Sysctl(_) => sysctls_are_restored = false,
+            KernelError::Guard(_) => {}
+            KernelError::Netlink(_) | KernelError::LaneStep(_) | KernelError::NotOurs(_) => {
+                carries_traffic = true;
+            }
+        }
+        let why = anyhow::Error::from(leftover.why);
+        record.left(&leftover.what, &format!("{why:#}"));
+    }
+    if carries_traffic {
+        let why = "it keeps what is left from sending in the clear; do this again once that can be removed";
+        record.left(&"nft table inet warren", &why);
+    }
+    sysctls_are_restored
 }
 
 /// The removal of what the node publishes.

@@ -10,12 +10,18 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub(super) enum FolderError {
     /// The system refused.
-    #[error("cannot remove {}", path.display())]
+    #[error("cannot remove {}: check that its file system is writable, and do this again", path.display())]
     Refused {
         /// What could not be removed.
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// What was asked to stay stays.
+    #[error("its {name} stays until it is not needed any more; all else in it is removed")]
+    Kept {
+        /// The file in it.
+        name: String,
     },
     /// It holds what is not ours.
     #[error(
@@ -29,8 +35,9 @@ pub(super) enum FolderError {
 
 /// Removes a folder; says whether there was one. `contents` is what the agent has in it. A folder whose own name says
 /// that it is Warren's goes with all it holds; from another one, which an operator may have chosen among things of their
-/// own, only the agent's files do, and the folder when nothing else is in it.
-pub(super) fn remove(path: &Path, contents: &[&str]) -> Result<bool, FolderError> {
+/// own, only the agent's files do, and the folder when nothing else is in it. A file named `kept` stays in either. What
+/// cannot be removed does not keep the rest; the first of such is told.
+pub(super) fn remove(path: &Path, contents: &[&str], kept: Option<&str>) -> Result<bool, FolderError> {
     let refused = |path: &Path| {
         let path = path.to_owned();
         move |source| FolderError::Refused { path, source }
@@ -43,20 +50,29 @@ pub(super) fn remove(path: &Path, contents: &[&str]) -> Result<bool, FolderError
     let is_warrens = folder
         .file_name()
         .is_some_and(|name| name.to_string_lossy().contains("warren"));
-    let mut foreign = Vec::new();
+    let (mut foreign, mut first_refused, mut is_kept) = (Vec::new(), None, None);
     for entry in fs::read_dir(&folder).map_err(refused(&folder))? {
         let entry = entry.map_err(refused(&folder))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if is_warrens || is_agents(&name, contents) {
-            remove_entry(&entry.path()).map_err(refused(&entry.path()))?;
+        if kept == Some(name.as_str()) {
+            is_kept = Some(name);
+        } else if is_warrens || is_agents(&name, contents) {
+            let removed = remove_entry(&entry.path()).map_err(refused(&entry.path()));
+            first_refused = first_refused.or(removed.err());
         } else {
             foreign.push(name);
         }
+    }
+    if let Some(refused) = first_refused {
+        return Err(refused);
     }
     if !foreign.is_empty() {
         foreign.sort();
         let names = crate::units::first_few(&foreign, 3);
         return Err(FolderError::Foreign { names });
+    }
+    if let Some(name) = is_kept {
+        return Err(FolderError::Kept { name });
     }
     match fs::remove_dir(&folder) {
         // In a container it is a mount of the node's, and all it held is gone.
@@ -112,9 +128,9 @@ mod tests {
         let folder = temp.path().join("warren");
         filled(&folder);
         fs::write(folder.join("of-a-later-release"), "").unwrap();
-        assert!(remove(&folder, &CONTENTS).unwrap());
+        assert!(remove(&folder, &CONTENTS, None).unwrap());
         assert!(!folder.exists());
-        assert!(!remove(&folder, &CONTENTS).unwrap(), "again, there is none");
+        assert!(!remove(&folder, &CONTENTS, None).unwrap(), "again, there is none");
     }
 
     #[test]
@@ -123,7 +139,7 @@ mod tests {
         let folder = temp.path().join("state");
         filled(&folder);
         fs::write(folder.join("letters"), "").unwrap();
-        let error = remove(&folder, &CONTENTS).unwrap_err();
+        let error = remove(&folder, &CONTENTS, None).unwrap_err();
         assert!(error.to_string().contains("letters"), "{error}");
         let names: Vec<_> = fs::read_dir(&folder)
             .unwrap()
@@ -131,8 +147,24 @@ mod tests {
             .collect();
         assert_eq!(names, ["letters"]);
         fs::remove_file(folder.join("letters")).unwrap();
-        assert!(remove(&folder, &CONTENTS).unwrap());
+        assert!(remove(&folder, &CONTENTS, None).unwrap());
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_is_still_needed_stays_and_nothing_else() {
+        let temp = tempfile::tempdir().unwrap();
+        for name in ["warren", "state"] {
+            let folder = temp.path().join(name);
+            filled(&folder);
+            let error = remove(&folder, &CONTENTS, Some("guard.json")).unwrap_err();
+            assert!(error.to_string().contains("guard.json stays"), "{error}");
+            let left: Vec<_> = fs::read_dir(&folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            assert_eq!(left, ["guard.json"]);
+        }
     }
 
     #[test]
@@ -141,7 +173,7 @@ mod tests {
         let (folder, link) = (temp.path().join("warren-keys"), temp.path().join("link"));
         filled(&folder);
         std::os::unix::fs::symlink(&folder, &link).unwrap();
-        assert!(remove(&link, &CONTENTS).unwrap());
+        assert!(remove(&link, &CONTENTS, None).unwrap());
         assert!(!folder.exists() && !link.is_symlink());
     }
 }

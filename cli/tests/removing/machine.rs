@@ -138,7 +138,7 @@ impl Machine {
             "cni-bin/warren-cni",
             "state-of-warren",
             "run-of-warren",
-            "wireguard/warren1.sock",
+            "wireguard",
         ] {
             assert!(!self.path(gone).exists(), "{gone}");
         }

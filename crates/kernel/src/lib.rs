@@ -45,6 +45,6 @@ pub use kernel::{Kernel, KernelConfig, KernelError};
 pub use netlink::NetlinkError;
 pub use netns::{Namespace, NamespaceError, in_namespace};
 pub use sysctl::SysctlError;
-pub use uninstall::Sweep;
+pub use uninstall::{Leftover, Sweep};
 pub use veth::{Difference, PodLink, VethError};
 pub use wireguard::{KernelWireguard, WireguardError};

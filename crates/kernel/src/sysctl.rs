@@ -38,10 +38,25 @@ pub enum SysctlError {
     /// A key that leads out of `/proc/sys/net`.
     #[error("{0:?} is not a path below /proc/sys/net")]
     Key(String),
-    /// The record cannot be read or written.
-    #[error("cannot {act} {path}: check the state directory; without it the value would not be restored")]
+    /// The record does not say what the values were.
+    #[error(
+        "{path} is damaged, so nobody knows what sysctls were before Warren: check net.ipv4.ip_forward and \
+         net.ipv6.conf.all.forwarding by hand, then remove the file"
+    )]
+    Damaged {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The record cannot be read, written or removed.
+    #[error(
+        "cannot {act} {path}, which holds what sysctls were before Warren: free space on the disk, and check that it \
+         is writable"
+    )]
     Record {
-        /// Read or write.
+        /// Read, write or remove.
         act: &'static str,
         /// The record.
         path: PathBuf,
@@ -56,7 +71,7 @@ impl SysctlError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Record { .. } => true,
-            Self::Missing { .. } | Self::Refused { .. } | Self::Key(_) => false,
+            Self::Missing { .. } | Self::Refused { .. } | Self::Key(_) | Self::Damaged { .. } => false,
         }
     }
 }
@@ -115,30 +130,41 @@ impl Record {
         write(key, value)
     }
 
-    /// Restores every value recorded and forgets the record; says which keys had another value. What no longer exists
-    /// needs no restoring.
-    pub(crate) fn restore(&self) -> Result<Vec<String>, SysctlError> {
-        let mut restored = Vec::new();
-        for (key, value) in self.load()? {
-            match read(&key) {
-                Ok(now) if now == value => {}
-                Ok(_) => {
-                    write(&key, &value)?;
-                    restored.push(key);
-                }
-                Err(SysctlError::Missing { .. }) => {}
-                Err(error) => return Err(error),
+    /// Restores every value recorded and forgets the record; returns which keys had another value, and what went wrong.
+    /// One that cannot be restored does not keep the others, but the record. What no longer exists needs no restoring.
+    pub(crate) fn restore(&self) -> (Vec<String>, Vec<SysctlError>) {
+        let recorded = match self.load() {
+            Ok(recorded) => recorded,
+            Err(error) => return (Vec::new(), vec![error]),
+        };
+        let (mut restored, mut errors) = (Vec::new(), Vec::new());
+        for (key, value) in recorded {
+            let written = match read(&key) {
+                Ok(now) if now == value => continue,
+                Ok(_) => write(&key, &value),
+                Err(SysctlError::Missing { .. }) => continue,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(()) => restored.push(key),
+                Err(error) => errors.push(error),
             }
         }
-        match fs::remove_file(self.path()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove", error)),
-            _ => Ok(restored),
+        if errors.is_empty()
+            && let Err(error) = fs::remove_file(self.path())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            errors.push(self.failed("remove", error));
         }
+        (restored, errors)
     }
 
     fn load(&self) -> Result<BTreeMap<String, String>, SysctlError> {
         match fs::read(self.path()) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| self.failed("read", error.into())),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| SysctlError::Damaged {
+                path: self.path(),
+                source,
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
             Err(error) => Err(self.failed("read", error)),
         }
@@ -243,9 +269,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(RECORD), "{").unwrap();
         let record = Record::new(directory.path().to_owned());
-        assert!(matches!(
-            record.load(),
-            Err(SysctlError::Record { act: "read", .. })
-        ));
+        assert!(matches!(record.load(), Err(SysctlError::Damaged { .. })));
     }
 }

@@ -300,7 +300,8 @@ fn uninstalling_leaves_nothing_of_ours_and_everything_of_others() {
             );
             assert_eq!(forward().unwrap().trim(), "1");
 
-            let swept = uninstall::sweep(kernel).await.unwrap();
+            let (swept, left) = uninstall::sweep(kernel).await;
+            assert!(left.is_empty(), "{left:?}");
             assert_eq!(swept.links, ["warren-vx", "wrn1"]);
             assert_eq!(swept.routes.len(), 3, "{:?}", swept.routes);
             assert_eq!(swept.sysctls, ["ipv4/ip_forward"]);
@@ -313,10 +314,9 @@ fn uninstalling_leaves_nothing_of_ours_and_everything_of_others() {
                 sh("nft list ruleset"),
             );
             assert_eq!(after, before);
-            assert_eq!(
-                uninstall::sweep(kernel).await.unwrap(),
-                uninstall::Sweep::default()
-            );
+            let (again, left) = uninstall::sweep(kernel).await;
+            assert!(left.is_empty(), "{left:?}");
+            assert_eq!(again, uninstall::Sweep::default());
         },
     );
 }

@@ -20,6 +20,7 @@
 //! | [`attachments`] | which pods hold which addresses, on disk |
 //! | [`pods`], [`cni_server`], [`cni_conf`] | attaching pods, the socket it is asked on, and how the runtime learns of it |
 //! | [`boot_guard`] | the guard a node boots with |
+//! | [`opening`] | the state folder at the start, waited for if its disk takes nothing |
 //! | [`endpoints`] | where peers were to be sent to, by which those that roamed are told |
 //! | [`half_written`] | what a killed agent leaves of its files |
 //! | [`epochs`] | which key epoch a node begins in |
@@ -39,6 +40,7 @@ pub mod epochs;
 pub mod greet;
 pub mod half_written;
 pub mod metrics;
+pub mod opening;
 pub mod pods;
 pub mod publish;
 pub mod ready;

@@ -22,6 +22,7 @@ const RETRY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 struct Gates {
     watches: Gate,
+    plan: Gate,
     guard: Gate,
     lanes: Gate,
     pod_cidrs: Gate,
@@ -37,6 +38,8 @@ pub struct Follower {
     readiness: Readiness,
     watches: HealthReader,
     gates: Gates,
+    /// Whether a pass has got as far as a plan.
+    has_planned: bool,
 }
 
 impl Follower {
@@ -51,6 +54,7 @@ impl Follower {
     ) -> Self {
         let gates = Gates {
             watches: readiness.gate("watches-in-sync"),
+            plan: readiness.gate("first-plan"),
             guard: readiness.gate("guard-in-force"),
             lanes: readiness.gate("lanes-up"),
             pod_cidrs: readiness.gate("pod-cidrs-known"),
@@ -63,11 +67,12 @@ impl Follower {
             readiness,
             watches,
             gates,
+            has_planned: false,
         }
     }
 
     /// Follows until the drain is signalled.
-    pub async fn run(self, mut views: watch::Receiver<Arc<View>>, drain: Drain) {
+    pub async fn run(mut self, mut views: watch::Receiver<Arc<View>>, drain: Drain) {
         let mut trouble = None;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
@@ -88,15 +93,24 @@ impl Follower {
         }
     }
 
-    fn judge(&self, view: &View) {
+    fn judge(&mut self, view: &View) {
         let gates = &self.gates;
         if view.desired.is_none() {
             if let Some(reason) = waited_for(&self.watches.read()) {
                 gates.watches.close(reason);
             }
+            if view.snapshot.is_synced() {
+                gates.watches.open();
+            }
+            // Only before the first plan: a node that takes pods does not stop to for one look that failed.
+            if let Some(error) = view.error.as_ref().filter(|_| !self.has_planned) {
+                gates.plan.close(error.clone());
+            }
             return;
         }
+        self.has_planned = true;
         gates.watches.open();
+        gates.plan.open();
         match view
             .failures
             .iter()

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,6 @@ use tokio::task::JoinSet;
 use warren_cluster::client::ClientConfig;
 use warren_cluster::watch::Watches;
 use warren_kernel::{Kernel, KernelConfig, veth};
-use warren_keymgr::KeyStore;
 use warren_model::NodeName;
 use warren_model::status::StewardStatus;
 use warren_telemetry::{
@@ -29,6 +29,7 @@ use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
 use crate::half_written;
 use crate::metrics::{Metrics, register_watches};
+use crate::opening;
 use crate::pods::Pods;
 use crate::publish::Publishing;
 use crate::ready::Follower;
@@ -46,10 +47,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(8);
 /// Runs the agent until SIGTERM or SIGINT. Devices, routes, guard and CNI configuration stay: they carry the pods'
 /// traffic and keep it from leaving in the clear while no agent runs.
 pub async fn run(config: Config) -> Result<()> {
-    let shutdown = shutdown_signal().context("cannot catch signals")?;
+    let mut shutdown = pin!(shutdown_signal().context("cannot catch signals")?);
     let node = node_name(&config)?;
     tracing::info!(%node, version = env!("CARGO_PKG_VERSION"), "starting");
-    make_dir(&config.state_dir, 0o700)?;
     make_dir(&config.run_dir, 0o755)?;
     half_written::sweep(&config.state_dir, &REPLACED);
     half_written::sweep(&config.cni_conf_dir, &[cni_conf::FILE_NAME]);
@@ -72,7 +72,13 @@ pub async fn run(config: Config) -> Result<()> {
         );
     }
     let endpoints = KeptEndpoints::open(config.state_dir.join("endpoints.json"));
-    let keys = KeyStore::open(&config.state_dir.join("keys"))?;
+    let keys = tokio::select! {
+        keys = opening::open_keys(&config) => keys?,
+        signal = &mut shutdown => {
+            tracing::info!(signal, "stopping before the start was complete");
+            return Ok(());
+        }
+    };
     let veths = veth::host_sides(&kernel)
         .await
         .context("cannot list the pods' interfaces")?;
@@ -167,7 +173,7 @@ pub async fn run(config: Config) -> Result<()> {
     }));
 
     let outcome = tokio::select! {
-        signal = shutdown => {
+        signal = &mut shutdown => {
             tracing::info!(signal, "stopping; the pods' traffic goes on");
             Ok(())
         }
@@ -260,8 +266,14 @@ fn node_name(config: &Config) -> Result<NodeName> {
         .context("the host name is no node name: set --node-name")
 }
 
-fn make_dir(dir: &Path, mode: u32) -> Result<()> {
-    let cannot = || format!("cannot make the folder {}", dir.display());
+/// Makes a folder, if it is not there, and takes away from others what the mode does not give them.
+pub(crate) fn make_dir(dir: &Path, mode: u32) -> Result<()> {
+    let cannot = || {
+        format!(
+            "cannot make the folder {}: check that its disk is there, writable and not full",
+            dir.display()
+        )
+    };
     fs::DirBuilder::new()
         .recursive(true)
         .mode(mode)

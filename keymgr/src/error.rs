@@ -10,7 +10,7 @@ use warren_model::{Epoch, KeyError};
 #[derive(Debug, Error)]
 pub enum KeyStoreError {
     /// The system refuses.
-    #[error("cannot {act} {}", path.display())]
+    #[error("cannot {act} {}: check that its disk is there, writable and not full", path.display())]
     Io {
         /// What we were about to do.
         act: &'static str,

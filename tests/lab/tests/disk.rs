@@ -7,7 +7,7 @@ mod support;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use support::{PATIENCE, lab, ping};
+use support::{PATIENCE, ask_agent, lab, ping, until};
 use warren_lab::{CniCommand, Lab, LabOptions, Place, PodFacts, PodOptions};
 
 /// "Input/output failure", CNI specification section 5.
@@ -184,6 +184,61 @@ async fn a_disk_that_takes_nothing(spoil: &str, mend: &str) {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+}
+
+#[tokio::test]
+async fn an_agent_that_first_starts_on_a_full_disk_says_so_and_goes_on_once_there_is_room() {
+    let fill = "head -c 16M /dev/zero > $WARREN_STATE_DIR/filling; test -s $WARREN_STATE_DIR/filling";
+    a_first_start(fill, "rm $WARREN_STATE_DIR/filling", "No space left on device").await;
+}
+
+#[tokio::test]
+async fn an_agent_that_first_starts_on_a_read_only_disk_says_so_and_goes_on_once_it_may_write() {
+    let remount = |how| format!("mount -o remount,{how} $WARREN_STATE_DIR");
+    a_first_start(&remount("ro"), &remount("rw"), "Read-only file system").await;
+}
+
+/// Starts a node's first agent on a state directory that takes nothing, and then has it take writes.
+async fn a_first_start(spoil: &str, mend: &str, why: &str) {
+    let options = LabOptions {
+        nodes: 1,
+        agents: false,
+        ..LabOptions::default()
+    };
+    let Some(lab) = lab(options).await else { return };
+    on_node1(&lab, "mount -t tmpfs -o size=512k tmpfs $WARREN_STATE_DIR").await;
+    on_node1(&lab, spoil).await;
+    let watched = async {
+        until("/readyz to say what is waited for", async || {
+            let said = ask_agent(&lab, "node1", "/readyz").await.unwrap_or_default();
+            [
+                "nodes/node1/state",
+                why,
+                "check that its disk is there, writable and not full",
+            ]
+            .iter()
+            .all(|part| said.contains(part))
+        })
+        .await;
+        let made = on_node1(
+            &lab,
+            "ls /sys/class/net $WARREN_CNI_CONF_DIR; find $WARREN_STATE_DIR -type f; nft list tables",
+        )
+        .await;
+        for half in ["warren0", "warren1", ".conflist", ".key"] {
+            assert!(!made.contains(half), "{half}: {made}");
+        }
+        assert!(
+            made.contains("table inet warren"),
+            "the guard is in force: {made}"
+        );
+        on_node1(&lab, mend).await;
+    };
+    let (started, ()) = tokio::join!(lab.node_start("node1"), watched);
+    started.unwrap();
+    add(&lab, "pod", "node1").await;
+    let key = on_node1(&lab, "stat -c '%a %s' $WARREN_STATE_DIR/keys/epoch-1.key").await;
+    assert_eq!(key, "600 45");
 }
 
 async fn add(lab: &Lab, name: &str, node: &str) -> PodFacts {

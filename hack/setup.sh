@@ -35,7 +35,8 @@ demo() {
 }
 
 for_tests() {
-    ensure_debs git /usr/lib/cni/portmap=containernetworking-plugins
+    ensure_debs git /usr/lib/cni/portmap=containernetworking-plugins \
+        "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketimeMT.so.1=libfaketime"
     # For the suite on a stock container runtime.
     unpack_debs containerd runc
     # For the suite of CNI conformance, which says so where it is missing; nothing else needs it.

@@ -1,5 +1,6 @@
 //! `warren-lab`: a Kubernetes cluster on one machine, to try Warren and to test it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -263,6 +264,7 @@ async fn bring_up(up: Up, shell: &Shell) -> anyhow::Result<()> {
         agents: !up.without_agents,
         wireguard: up.wireguard,
         log: up.log,
+        environment: BTreeMap::new(),
         assets: None,
         dir: Some(shell.dir().to_owned()),
     };

@@ -1,5 +1,6 @@
 //! What a lab is built from.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct LabOptions {
     pub wireguard: String,
     /// `--log` of the agents.
     pub log: String,
+    /// What agents, and the devices they start, find in their environment besides.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
     /// The folder with `etcd` and `kube-apiserver`; asked of `hack/real-api.sh` when it is needed and absent.
     pub assets: Option<PathBuf>,
     /// The lab's directory; `None`: a fresh temporary one, removed with the lab.
@@ -51,6 +55,7 @@ impl Default for LabOptions {
             agents: true,
             wireguard: "auto".to_owned(),
             log: "info".to_owned(),
+            environment: BTreeMap::new(),
             assets: None,
             dir: None,
         }

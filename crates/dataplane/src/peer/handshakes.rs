@@ -110,7 +110,8 @@ impl Peer {
         Some(message)
     }
 
-    /// Answers an initiation of this peer's.
+    /// Answers an initiation of this peer's. One that is refused for a time before that of another makes [`Self::tick`] begin
+    /// a handshake with the peer.
     ///
     /// # Errors
     /// [`DropReason::Replayed`], [`DropReason::HandshakeTooSoon`], [`DropReason::BadHandshake`],
@@ -125,7 +126,13 @@ impl Peer {
         let slow = &mut *self.slow();
         let remote = slow.remote.as_ref().ok_or(DropReason::NoPrivateKey)?;
         let dated = initiation.open_time(remote)?;
-        if slow.their_time.is_some_and(|last| dated.time <= last) {
+        if let Some(last) = slow.their_time
+            && dated.time <= last
+        {
+            // The last one again is a repetition for sure.
+            if dated.time < last && slow.attempt.is_none() {
+                self.speak_first(now);
+            }
             return Err(DropReason::Replayed);
         }
         if slow
@@ -148,6 +155,17 @@ impl Peer {
         self.count_sent(RESPONSE_LEN);
         self.timers.handshake_sent(now, jitter(rng));
         Ok(Answer { response, session })
+    }
+
+    /// Wants a handshake because one that the peer began bears an earlier time than another did. It may be a repetition. But it
+    /// may be the peer itself, which began anew after its clock was set back: until that is where it was, the peer is
+    /// refused (the paper, section 5.1), and a handshake of ours is the only way to it. So that a repetition gains nothing,
+    /// ours goes to where the peer is known to be, not to who sent that, and no sooner than any other.
+    fn speak_first(&self, now: Millis) {
+        if self.endpoint().is_some() && self.timers.may_initiate(now) {
+            // The next tick begins it.
+            let _ = self.timers.want(now);
+        }
     }
 
     /// Completes a handshake that we began. The source of the message is the peer's endpoint from now on. Send what waits

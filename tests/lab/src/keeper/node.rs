@@ -45,6 +45,8 @@ pub(super) struct Node {
     inside: Mutex<Arc<Inside>>,
     agent: tokio::sync::Mutex<Option<Child>>,
     env: BTreeMap<String, OsString>,
+    /// What the agent finds besides.
+    agent_env: BTreeMap<String, String>,
 }
 
 /// The namespaces of a node between two reboots.
@@ -69,6 +71,7 @@ impl Node {
         let inside = Inside::make(layout, options, capture).await?;
         Ok(Self {
             env: environment(layout, options, lab, &dir, binaries),
+            agent_env: options.environment.clone(),
             layout,
             dir,
             inside: Mutex::new(Arc::new(inside)),
@@ -122,6 +125,7 @@ impl Node {
             command.env("PATH", path);
         }
         command
+            .envs(&self.agent_env)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

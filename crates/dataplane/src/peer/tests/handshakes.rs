@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::end::End;
 use super::network::{Network, PACKET, connected, talk};
 use crate::drops::DropReason;
-use crate::noise::MessageKind;
+use crate::noise::{MessageKind, REKEY_TIMEOUT, REKEY_TIMEOUT_JITTER};
 use crate::uapi::PresharedKey;
 
 /// No times.
@@ -211,6 +211,78 @@ fn clocks_may_differ_and_go_back() {
     assert_eq!(network.ends[1].take_received().len(), sent + 1);
     assert!(network.ends[1].handshakes >= 4);
     assert_eq!(network.ends[1].drops, []);
+}
+
+#[test]
+fn a_peer_that_begins_anew_after_its_clock_was_set_back_is_spoken_to() {
+    let mut network = connected(23);
+    network.run(REKEY_TIMEOUT + REKEY_TIMEOUT_JITTER);
+    network.ends[0] = End::new(8, 16, 99);
+    network.ends[0].wall_at_start -= Duration::from_secs(366 * 86_400);
+    network.send(0, PACKET);
+    network.run(1000);
+    assert_eq!(network.ends[1].take_received(), [PACKET]);
+    assert_eq!(network.ends[1].drops, [DropReason::Replayed]);
+    assert_eq!(network.ends[1].initiations.len(), 1);
+    network.send(1, PACKET);
+    network.run(100);
+    assert_eq!(network.ends[0].take_received(), [PACKET]);
+}
+
+#[test]
+fn who_repeats_old_initiations_causes_one_in_five_seconds_to_the_peer_and_no_loss() {
+    let mut network = Network::new(24);
+    let old = network.ends[0].send(0, PACKET);
+    network.carry(0, old.clone());
+    let mut sent = 1 + talk(&mut network, 130_000);
+    assert!(network.ends[1].handshakes >= 2, "another one came after it");
+    let (began, before) = (network.now, network.ends[1].initiations.len());
+    for _ in 0..200 {
+        let refused = network.ends[1].try_receive(network.now, &old[0]);
+        assert_eq!(refused, Err(DropReason::Replayed));
+        sent += talk(&mut network, 100);
+    }
+    let caused = &network.ends[1].initiations[before..];
+    assert!(
+        (2..=4).contains(&caused.len()),
+        "in {} s: {caused:?}",
+        (network.now - began) / 1000
+    );
+    assert!(caused.windows(2).all(|two| two[1] - two[0] >= REKEY_TIMEOUT));
+    network.run(1000);
+    assert_eq!(network.ends[1].take_received().len(), sent);
+    assert_eq!(network.ends[1].drops, []);
+    assert_eq!(network.ends[0].drops, []);
+}
+
+#[test]
+fn the_last_initiation_again_and_one_while_we_begin_ourselves_change_nothing() {
+    let mut network = Network::new(25);
+    let last = network.ends[0].send(0, PACKET);
+    network.carry(0, last.clone());
+    network.run(60_000);
+    for _ in 0..10 {
+        let refused = network.ends[1].try_receive(network.now, &last[0]);
+        assert_eq!(refused, Err(DropReason::Replayed));
+        network.run(1000);
+    }
+    assert_eq!(network.ends[1].initiations, NONE);
+
+    let mut older = End::new(8, 16, 99);
+    older.wall_at_start -= Duration::from_secs(1);
+    let older = older.send(0, PACKET).remove(0);
+    network.reachable[0] = false;
+    network.ends[1].peer.forget_sessions();
+    network.send(1, PACKET);
+    for _ in 0..100 {
+        let refused = network.ends[1].try_receive(network.now, &older);
+        assert_eq!(refused, Err(DropReason::Replayed));
+        network.run(1000);
+    }
+    assert!(
+        network.ends[1].gave_up >= 1,
+        "it does not go on for longer than 90 s"
+    );
 }
 
 #[test]

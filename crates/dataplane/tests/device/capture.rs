@@ -20,12 +20,13 @@ impl Node {
             .bytes()
             .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         let file = format!("/run/{interface}-{sum:08x}");
+        // With packets of any length there would be room for eight of them until tcpdump reads them.
         let mut tcpdump = self
             .command("sh")
             .args([
                 "-c",
                 &format!(
-                    "tcpdump -nn -vv -l --immediate-mode -Z root -i {interface} '{filter}' >{file} & cat; kill $!"
+                    "tcpdump -nn -vv -l -s 2048 --immediate-mode -Z root -i {interface} '{filter}' >{file} & cat; kill $!"
                 ),
             ])
             .stdin(Stdio::piped())

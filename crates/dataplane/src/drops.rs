@@ -146,6 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_has_its_remedy_in_the_documentation() {
+        let documentation = include_str!("../../../docs/warren-wg.md");
+        let rows = documentation.lines().filter(|line| line.starts_with("| `"));
+        let named: String = rows.filter_map(|row| row.split('|').nth(1)).collect();
+        for reason in DropReason::ALL {
+            assert!(named.contains(&format!("`{}`", reason.name())), "{reason:?}");
+        }
+    }
+
+    #[test]
     fn a_count_is_kept_under_its_own_reason() {
         let counters = DropCounters::default();
         counters.count(DropReason::BadSource);

@@ -21,6 +21,10 @@ const TICK: Duration = Duration::from_millis(200);
 /// How often the interface's MTU is looked at, in ticks.
 const LOOK_AT_MTU: u32 = 5;
 
+/// How long it rests between two helpings of handshake messages under load. What comes meanwhile costs no wake-up, and
+/// however much comes, it takes no more than a part of a processor from the workers.
+const REST: Duration = Duration::from_millis(1);
+
 /// TOS or traffic class of handshake messages: AF41, as the kernel's.
 const HANDSHAKE_CLASS: u8 = 0x88;
 
@@ -78,7 +82,17 @@ impl<'d> Control<'d> {
                 }
                 self.tick();
             }
+            if self.is_under_load() {
+                std::thread::sleep(REST);
+            }
         }
+    }
+
+    fn is_under_load(&self) -> bool {
+        let now = self.device.now();
+        self.device
+            .gate()
+            .is_some_and(|gate| gate.under_load(now, 0, MESSAGES))
     }
 
     /// Does what is due at each peer.
@@ -171,7 +185,7 @@ impl<'d> Control<'d> {
             MessageKind::Initiation | MessageKind::Response => {
                 let under_load = gate.under_load(now, left, MESSAGES);
                 match gate.admit(now, letter.from.to, message, under_load, &mut OsRng)? {
-                    Admission::Pass => {}
+                    Admission::Pass => gate.count(now),
                     Admission::Cookie(cookie) => {
                         self.cookies.add(&cookie, letter.from);
                         return Err(DropReason::RateLimited);

@@ -12,7 +12,7 @@ use crate::noise::INITIATION_LEN;
 pub(super) const MESSAGES: usize = 1024;
 
 /// Handshake messages that are taken out at once: under a flood, a lock for each would be most of the work.
-const TAKEN_AT_ONCE: usize = 32;
+const TAKEN_AT_ONCE: usize = 64;
 
 /// A handshake message and where it came from.
 pub(super) struct Letter {

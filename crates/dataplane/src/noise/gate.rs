@@ -54,10 +54,15 @@ impl Gate {
         &self.local
     }
 
-    /// Whether handshakes come faster than they are worked off: `waiting` of `capacity` places in their queue are taken.
-    /// Stays so for a second.
+    /// Whether handshakes come faster than they are worked off (`waiting` of `capacity` places in their queue are taken),
+    /// or too many were worked off in this second. Stays so for a second.
     pub fn under_load(&self, now: Millis, waiting: usize, capacity: usize) -> bool {
         self.load.is_high(now, waiting, capacity)
+    }
+
+    /// Counts a handshake that passed and is worked off.
+    pub fn count(&self, now: Millis) {
+        self.load.count(now);
     }
 
     /// Judges an initiation or a response by its macs and its source.

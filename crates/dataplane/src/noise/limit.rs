@@ -20,6 +20,10 @@ const FULL: Millis = 5 * COST;
 /// Sources that are known at once. Each has shown a cookie, so nobody invents them; beyond that, strangers wait.
 const SOURCES: usize = 8192;
 
+/// Handshakes in a second that are a load: they take about a twentieth of a processor. A queue alone does not tell one:
+/// strangers who send just as many as are worked off would have a whole processor and never be asked for a cookie.
+const MANY: u64 = 1000;
+
 /// How long a load is taken to last after it was last seen.
 const LOAD_LASTS: Millis = 1000;
 
@@ -28,12 +32,27 @@ const LOAD_LASTS: Millis = 1000;
 pub(super) struct Load {
     /// Until when, at least.
     until: AtomicU64,
+    /// A second, and how many handshakes were begun in it.
+    second: AtomicU64,
+    begun: AtomicU64,
 }
 
 impl Load {
-    /// Looks at the queue of handshakes: `waiting` of `capacity` places are taken. An eighth is a load, as in the kernel.
+    /// Counts a handshake that is worked off.
+    pub(super) fn count(&self, now: Millis) {
+        let second = now / 1000;
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.begun.store(0, Ordering::Relaxed);
+        }
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Looks at the queue of handshakes: `waiting` of `capacity` places are taken. An eighth is a load, as in the kernel;
+    /// so are too many handshakes in this second.
     pub(super) fn is_high(&self, now: Millis, waiting: usize, capacity: usize) -> bool {
-        if waiting > 0 && waiting >= capacity / 8 {
+        let many =
+            self.begun.load(Ordering::Relaxed) >= MANY && self.second.load(Ordering::Relaxed) == now / 1000;
+        if many || waiting > 0 && waiting >= capacity / 8 {
             self.until
                 .store(now.saturating_add(LOAD_LASTS), Ordering::Relaxed);
             return true;
@@ -144,6 +163,24 @@ mod tests {
         assert!(limit.allows(0, v4(3)), "those that are known go on");
         assert!(limit.allows(COST, v4(sources)), "they have their tokens again");
         assert!(limit.sources.lock().unwrap().len() <= SOURCES);
+    }
+
+    #[test]
+    fn many_handshakes_in_a_second_are_a_load_though_none_waits() {
+        let load = Load::default();
+        for begun in 0..MANY {
+            assert!(!load.is_high(7000 + begun / 2, 0, 4096));
+            load.count(7000 + begun / 2);
+        }
+        assert!(load.is_high(7999, 0, 4096));
+        assert!(load.is_high(8998, 0, 4096));
+        assert!(!load.is_high(8999, 0, 4096));
+        // As many in two seconds are none.
+        for begun in 0..MANY {
+            let now = 9500 + begun;
+            load.count(now);
+            assert!(!load.is_high(now, 0, 4096));
+        }
     }
 
     #[test]

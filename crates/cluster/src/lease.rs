@@ -19,8 +19,8 @@ use crate::election::{LEASE, Record};
 /// `metadata.name`.
 pub const LEASE_NAME: &str = "warren-steward";
 
-/// The annotation that lists what the holder has taken in hand to report: [`crate::events::key`]s of refusals, in hexadecimal,
-/// separated by commas. By it the others see that a refusal was not overlooked.
+/// The annotation that lists what the holder has taken in hand to report: the keys ([`crate::events::Finding::key`]) of
+/// refusals, in hexadecimal, separated by commas. By it the others see that a refusal was not overlooked.
 pub const REPORTED: &str = "warren-mesh.io/reported";
 
 /// What another than us may have written there, at most.

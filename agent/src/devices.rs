@@ -1,5 +1,6 @@
 //! The node's WireGuard devices: of the kernel or userspace, observed and changed in the same terms.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -126,6 +127,27 @@ impl Devices {
             }
         }
         Ok(())
+    }
+
+    /// What the devices of these lanes have dropped since they started, by reason. Only userspace devices say. One that
+    /// does not answer now is left out: that is for [`Self::observe`] to judge.
+    pub async fn drops(&self, lanes: impl Iterator<Item = Lane>) -> BTreeMap<Lane, BTreeMap<String, u64>> {
+        let Kind::Userspace(userspace) = &self.kind else {
+            return BTreeMap::new();
+        };
+        let asked = lanes.map(|lane| async move { (lane, userspace.drops(lane.interface()).await) });
+        let mut drops = BTreeMap::new();
+        for (lane, answer) in futures::future::join_all(asked).await {
+            match answer {
+                Ok(counts) => {
+                    drops.insert(lane, counts);
+                }
+                Err(error) => {
+                    tracing::debug!(interface = lane.interface(), %error, "no counts of dropped packets");
+                }
+            }
+        }
+        drops
     }
 
     /// Makes a lane's device, or fails; whatever was left of an earlier one goes first.

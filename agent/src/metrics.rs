@@ -162,6 +162,7 @@ pub struct MeshMetrics {
     peers: Family<PathLabels, Gauge>,
     refusals: Family<CodeLabels, Gauge>,
     dropped: Family<ReasonLabels, Gauge>,
+    device_dropped: Family<DeviceDropLabels, Gauge>,
     handshake_age: Family<PeerLabels, Gauge>,
     received: Family<PeerLabels, Gauge>,
     sent: Family<PeerLabels, Gauge>,
@@ -183,6 +184,12 @@ struct ReasonLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeviceDropLabels {
+    interface: String,
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PeerLabels {
     peer: String,
 }
@@ -197,6 +204,7 @@ impl MeshMetrics {
             peers: Family::default(),
             refusals: Family::default(),
             dropped: Family::default(),
+            device_dropped: Family::default(),
             handshake_age: Family::default(),
             received: Family::default(),
             sent: Family::default(),
@@ -224,6 +232,13 @@ impl MeshMetrics {
             help,
             &["reason"],
             metrics.dropped.clone(),
+        );
+        let help = "Packets a userspace WireGuard device has dropped since it started";
+        registry.register_labelled(
+            "device_dropped_packets",
+            help,
+            &["interface", "reason"],
+            metrics.device_dropped.clone(),
         );
         let help = "Time since the last completed handshake with a peer";
         registry.register_labelled(
@@ -278,6 +293,16 @@ impl MeshMetrics {
                     reason: drop.reason.clone(),
                 })
                 .set(number(drop.packets));
+        }
+        self.device_dropped.clear();
+        for lane in &status.lanes {
+            for (reason, packets) in &lane.drops {
+                let labels = DeviceDropLabels {
+                    interface: lane.interface.clone(),
+                    reason: reason.clone(),
+                };
+                self.device_dropped.get_or_create(&labels).set(number(*packets));
+            }
         }
     }
 }

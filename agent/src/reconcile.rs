@@ -262,6 +262,7 @@ impl Reconciler {
         view.observed.sysctls = values.collect();
         view.steps = diff(&desired, &view.observed);
         view.desired = Some(desired);
+        view.lane_drops = parts.devices.drops(view.observed.lanes.keys().copied()).await;
         view.drops = drops
             .into_iter()
             .map(|drop| DropCount {

@@ -67,6 +67,7 @@ fn lane_status(lane: Lane, devices: &Devices, desired: &Desired, view: &View) ->
                 .is_some_and(|link| link.up),
         public_key: device.and_then(|device| device.public_key),
         port: desired.lanes.get(&lane).map_or(0, |lane| lane.port),
+        drops: view.lane_drops.get(&lane).cloned().unwrap_or_default(),
     }
 }
 

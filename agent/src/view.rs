@@ -1,5 +1,6 @@
 //! What the last pass saw, wanted and did: read by status, metrics, publishing and the CNI server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use warren_cluster::Snapshot;
@@ -27,6 +28,8 @@ pub struct View {
     pub error: Option<String>,
     /// What the guard has dropped since the node booted.
     pub drops: Vec<DropCount>,
+    /// What each lane's device has dropped since it started, by reason.
+    pub lane_drops: BTreeMap<Lane, BTreeMap<String, u64>>,
 }
 
 /// A step that failed, and why.

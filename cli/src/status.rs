@@ -94,6 +94,10 @@ mod tests {
           NODE  REASON         PACKETS  BYTES
           b     plaintext-out        7  700 B
 
+        Dropped by WireGuard devices:
+          NODE  INTERFACE  REASON      PACKETS
+          b     warren1    no_session        5
+
         Failed in the last pass:
           a: nft cannot change table inet warren: busy�[2J
 

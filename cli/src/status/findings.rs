@@ -1,4 +1,4 @@
-//! What an operator should look at: refused objects, packets the guard dropped, passes that failed.
+//! What an operator should look at: refused objects, packets the guard or a device dropped, passes that failed.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,14 @@ use crate::units::{bytes, first_few};
 /// How many of the agents that say the same are named.
 const NAMED: usize = 3;
 
-/// The three lists, those that are not empty.
+/// The lists, those that are not empty.
 pub(super) fn render(report: &StatusReport) -> String {
-    let lists = [refusals(report), drops(report), errors(report)];
+    let lists = [
+        refusals(report),
+        drops(report),
+        device_drops(report),
+        errors(report),
+    ];
     let present: Vec<String> = lists.into_iter().filter(|list| !list.is_empty()).collect();
     present.join("\n")
 }
@@ -57,6 +62,30 @@ fn drops(report: &StatusReport) -> String {
     }
     if any {
         headed("Dropped by the guard:", &table.render())
+    } else {
+        String::new()
+    }
+}
+
+/// What the devices have dropped, so far as they say.
+fn device_drops(report: &StatusReport) -> String {
+    let mut table = Columns::new(&["  NODE", "INTERFACE", "REASON", "PACKETS"]).right(3);
+    let mut any = false;
+    for agent in report.agents() {
+        for lane in &agent.lanes {
+            for (reason, packets) in lane.drops.iter().filter(|(_, packets)| **packets > 0) {
+                any = true;
+                table.row(&[
+                    format!("  {}", agent.node.as_str()),
+                    lane.interface.clone(),
+                    printable(reason),
+                    packets.to_string(),
+                ]);
+            }
+        }
+    }
+    if any {
+        headed("Dropped by WireGuard devices:", &table.render())
     } else {
         String::new()
     }

@@ -33,6 +33,7 @@ fn lane(lane: Lane, up: bool) -> LaneStatus {
         up,
         public_key: None,
         port: 51820,
+        drops: [("bad_source".to_owned(), 0)].into(),
     }
 }
 
@@ -145,6 +146,7 @@ pub(super) fn troubled() -> StatusReport {
     let mut b = agent("b", vec![peer("a", 3), clear]);
     b.refusals = vec![refusal];
     b.drops = vec![drops("plaintext-out", 7), drops("spoofed", 0)];
+    b.lanes[1].drops.insert("no_session".to_owned(), 5);
     let mut c = agent("c", vec![peer("a", 3)]);
     c.lanes = vec![lane(Lane::Zero, false), lane(Lane::One, false)];
 

@@ -1,6 +1,7 @@
 //! What an agent answers on `/status` and `/plan`: read by `warren status` and `warren plan`, on this node or, through
 //! the API server, on any.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,9 @@ pub struct LaneStatus {
     pub public_key: Option<PublicKey>,
     /// UDP port it listens on.
     pub port: u16,
+    /// Packets that the device has dropped since it started, by reason. Empty for the kernel's, which does not say.
+    #[serde(default)]
+    pub drops: BTreeMap<String, u64>,
 }
 
 /// One peer node, as this node sees it.

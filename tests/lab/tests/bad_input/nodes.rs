@@ -1,11 +1,12 @@
 //! Nodes, and what they publish about themselves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 use warren_lab::{Lab, Place};
 
@@ -16,6 +17,27 @@ const ANNOTATION: &str = "warren-mesh.io/wireguard";
 
 /// A public key that no node of a lab has.
 const KEY: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
+
+/// Waits until a node that is made now is younger than all there are. The API tells ages to a second, and of two nodes that
+/// claim the same the older one keeps it.
+async fn wait_to_be_younger(nodes: &Api<Node>) {
+    let created = |node: &Node| {
+        node.metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0.as_second())
+    };
+    let newest = nodes
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .iter()
+        .filter_map(created)
+        .max();
+    while newest >= Some(k8s_openapi::jiff::Timestamp::now().as_second()) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// A node that is wrong in one way.
 struct BadNode<'a> {
@@ -37,6 +59,7 @@ async fn a_node_that_is_wrong_is_refused_by_name_and_the_others_go_on_as_before(
     let key_of_node1 = key_of(&lab, 0).await;
     let bad = bad_nodes(&key_of_node1);
     let nodes: Api<Node> = Api::all(lab.client());
+    wait_to_be_younger(&nodes).await;
     let make = async {
         for node in &bad {
             let object = serde_json::from_value(node.object.clone()).unwrap();

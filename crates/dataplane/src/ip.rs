@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::offload::checksum;
+
 /// Lower two bits of TOS and traffic class (RFC 3168): no ECN, both forms of being capable of it, congestion experienced.
 const NOT_ECT: u8 = 0;
 const ECT_1: u8 = 1;
@@ -77,11 +79,7 @@ pub(crate) fn set_ecn(packet: &mut [u8], ecn: u8) {
             let old = u16::from_be_bytes([*first, *tos]);
             *tos = *tos & !3 | ecn;
             let new = u16::from_be_bytes([*first, *tos]);
-            // RFC 1624, equation 3.
-            let sum = u32::from(!u16::from_be_bytes([*c0, *c1])) + u32::from(!old) + u32::from(new);
-            let sum = (sum & 0xffff) + (sum >> 16);
-            let sum = (sum & 0xffff) + (sum >> 16);
-            [*c0, *c1] = (!(sum as u16)).to_be_bytes();
+            [*c0, *c1] = checksum::updated(u16::from_be_bytes([*c0, *c1]), old, new).to_be_bytes();
         }
         [first, class, ..] if *first >> 4 == 6 => *class = *class & !(3 << 4) | ecn << 4,
         _ => {}

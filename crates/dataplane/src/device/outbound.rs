@@ -171,11 +171,7 @@ impl<'d> Outbound<'d> {
         if !arrival.in_place {
             packet[header_len..].copy_from_slice(&reader.whole()[payload]);
         }
-        if frame.is_single() {
-            frame.finish_single(packet);
-        } else {
-            frame.finish_segment(segment, reader.headers(), packet);
-        }
+        frame.finish_segment(segment, reader.headers(), packet);
         packet
     }
 

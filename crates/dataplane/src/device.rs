@@ -18,7 +18,8 @@
 //! | `configure` | changing and describing the device while packets flow |
 //!
 //! A worker thread carries packets in batches. For each batch it reads the clock once and takes one look at the
-//! tables, which are never changed but replaced: packets take no lock, allocate nothing and wait for nobody.
+//! tables, which are never changed but replaced. Locks (a peer's endpoint, a session's window) are taken for a run of packets,
+//! not for each; only a packet that has to wait for a session is copied into memory of its own.
 
 mod configure;
 mod control;

@@ -7,8 +7,9 @@
 
 use futures::{Stream, StreamExt};
 use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
 use warren_plan::state::ROUTE_PROTOCOL;
 
@@ -33,6 +34,32 @@ pub(crate) fn subscribe() -> Result<impl Stream<Item = ()> + Send + Unpin + 'sta
         std::future::ready(matters(&message.payload).then_some(()))
     });
     Ok(ticks)
+}
+
+/// The names of interfaces of the calling thread's namespace that are gone, from now on.
+pub(crate) fn links_gone() -> Result<impl Stream<Item = String> + Send + Unpin + 'static, NetlinkError> {
+    let (connection, handle, messages) =
+        rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map_err(NetlinkError::Open)?;
+    tokio::spawn(connection);
+    let names = messages.filter_map(move |(message, _)| {
+        let _ = &handle;
+        std::future::ready(name_of_gone(message.payload))
+    });
+    Ok(names)
+}
+
+fn name_of_gone(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<String> {
+    let NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) = payload else {
+        return None;
+    };
+    // A bridge announces with its own family that an interface has left it.
+    if link.header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    link.attributes.into_iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name),
+        _ => None,
+    })
 }
 
 fn matters(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {

@@ -162,10 +162,11 @@ pub async fn set_mtu(
     }
 }
 
-/// Removes a pod's link by its host side, in the namespace of the calling thread; gone already is fine.
+/// Removes a pod's link by its host side, in the namespace of the calling thread; gone already is fine. It has neither name
+/// nor route any more then; the kernel's last work on it goes on for some milliseconds.
 pub async fn delete(host_name: &str) -> Result<(), VethError> {
     check_host_name(host_name)?;
-    Ok(links::remove(host_name).await?)
+    Ok(links::remove_until_announced(host_name).await?)
 }
 
 /// Removes a pod's link by its name in the pod, for when the host side's name is not known. An interface of that name

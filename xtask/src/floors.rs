@@ -31,6 +31,7 @@ pub(crate) struct Room {
 /// decides where it belongs.
 pub(crate) const ROOMS: &[Room] = &[
     room("warren-model", 0, Kind::Pure),
+    room("warren-cipher", 0, Kind::Pure),
     room("warren-telemetry", 0, Kind::Effectful),
     room("warren-policy", 1, Kind::Pure),
     room("warren-ipam", 1, Kind::Pure),

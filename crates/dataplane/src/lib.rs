@@ -26,7 +26,6 @@
 //! |---|---|---|
 //! | [`tun`] | ioctl on the interface and the union in their argument; reading without waiting | `tests/device`, all of it |
 //! | `udp::receive`, `udp::send`, `udp::control` | recvmmsg, sendmmsg, socket options, and the addresses and control messages that the kernel writes | `udp::tests`, and in memory alone `udp::control`'s tests |
-//! | `noise::session` | erasing a key of a type that does not do so itself | `a_key_is_erased_when_it_is_dropped` |
 //! | [`process`] | fork, before there are threads; `capset` | `tests/device`, `ending` and `citizen` |
 //! | [`client`] | a child that enters its cgroup between fork and exec | the lab's suites |
 //! | `main` | taking over descriptors that the program was started with | `tests/device`, `citizen` |

@@ -153,12 +153,24 @@ impl<'d> Outbound<'d> {
             self.route = None;
             return self.device.drops.count_many(DropReason::NoSession, count);
         };
-        for (segment, counter) in (0..count).zip(first..) {
+        let mut segments = 0..count;
+        let mut counter = first;
+        while let Some(segment) = segments.next() {
             if self.datagrams.len() == self.slots.count() {
                 self.flush(scene.now);
             }
-            let len = self.packet(reader, arrival, segment, self.datagrams.len()).len();
-            self.seal(scene.mtu, len, counter);
+            let slot = self.datagrams.len();
+            let len = self.packet(reader, arrival, segment, slot).len();
+            // A second one where there is room: two are sealed faster than one after the other.
+            let second = (slot + 1 < self.slots.count()).then(|| segments.next()).flatten();
+            if let Some(segment) = second {
+                let second = self.packet(reader, arrival, segment, slot + 1).len();
+                self.seal(scene.mtu, &[len, second], counter);
+                counter += 2;
+            } else {
+                self.seal(scene.mtu, &[len], counter);
+                counter += 1;
+            }
         }
     }
 
@@ -175,19 +187,43 @@ impl<'d> Outbound<'d> {
         packet
     }
 
-    /// Makes a data message of the packet in the first free slot, by the present route.
-    fn seal(&mut self, mtu: usize, len: usize, counter: u64) {
+    /// Makes data messages of the packets of these lengths, one or two, in the first free slots, by the present route.
+    fn seal(&mut self, mtu: usize, lens: &[usize], first_counter: u64) {
+        let Some(route) = &self.route else { return };
+        let first = self.datagrams.len();
+        for (slot, len) in (first..).zip(lens) {
+            self.slots.packet(slot)[*len..padded_len(*len, mtu)].fill(0);
+        }
+        let sealed = match *lens {
+            [one, other] => {
+                let padded = [one, other].map(|len| padded_len(len, mtu));
+                let messages = self.slots.two_messages(first, padded);
+                route.session.seal_two(first_counter, messages)
+            }
+            _ => (first..)
+                .zip(first_counter..)
+                .zip(lens)
+                .try_for_each(|((slot, counter), len)| {
+                    let message = self.slots.message(slot, padded_len(*len, mtu));
+                    route.session.seal(counter, message)
+                }),
+        };
+        if let Err(error) = sealed {
+            debug_assert!(false, "{error}");
+            return self.device.drops.count_many(DropReason::SendFailed, lens.len());
+        }
+        for len in lens {
+            self.queue(*len, padded_len(*len, mtu));
+        }
+    }
+
+    /// Takes the message in the first free slot, of a packet of `len` bytes without padding, up into what is sent.
+    fn queue(&mut self, len: usize, padded: usize) {
         let Some(route) = &self.route else { return };
         let slot = self.datagrams.len();
-        let padded = padded_len(len, mtu);
-        self.slots.packet(slot)[len..padded].fill(0);
-        let message = self.slots.message(slot, padded);
-        if let Err(error) = route.session.seal(counter, message) {
-            debug_assert!(false, "{error}");
-            return self.device.drops.count(DropReason::SendFailed);
-        }
-        let bytes = message.len();
-        self.datagrams.push(self.slots.place(slot, padded));
+        let place = self.slots.place(slot, padded);
+        let bytes = place.len();
+        self.datagrams.push(place);
         match (self.runs.last_mut(), self.senders.last_mut()) {
             (Some(run), Some(sender))
                 if Arc::ptr_eq(&sender.session, &route.session)
@@ -295,7 +331,7 @@ impl<'d> Outbound<'d> {
             endpoint,
         });
         self.slots.packet(self.datagrams.len())[..packet.len()].copy_from_slice(packet);
-        self.seal(self.device.mtu(), packet.len(), counter);
+        self.seal(self.device.mtu(), &[packet.len()], counter);
         Ok(())
     }
 

@@ -70,6 +70,13 @@ impl Slots {
         &mut self.memory[place]
     }
 
+    /// The messages in a slot and the one after it.
+    pub(super) fn two_messages(&mut self, slot: usize, lens: [usize; 2]) -> [&mut [u8]; 2] {
+        let (one, other) = (self.place(slot, lens[0]), self.place(slot + 1, lens[1]));
+        let (before, after) = self.memory.split_at_mut(other.start);
+        [&mut before[one], &mut after[..other.len()]]
+    }
+
     /// Where that message is.
     pub(super) fn place(&self, slot: usize, len: usize) -> Range<usize> {
         let start = slot * self.stride;

@@ -10,7 +10,7 @@
 //! | DH | [`agree`] | X25519; a result of all zeros is refused |
 //!
 //! What is derived is erased when it is dropped. The hash functions keep intermediate state on the stack that they do
-//! not erase; neither does `ring`.
+//! not erase; neither does `ring`. What data messages are sealed with is `warren-cipher`'s.
 
 use blake2::digest::consts::U16;
 use blake2::digest::{Digest, FixedOutput, KeyInit, Mac, Update};
@@ -74,22 +74,20 @@ fn hmac(key: &[u8; 32], parts: [&[u8]; 2]) -> Secret {
     Zeroizing::new(hmac.finalize_fixed().into())
 }
 
-/// Key of a cipher that is used for one message or many.
-pub(super) fn cipher(key: &[u8; 32]) -> LessSafeKey {
+/// Key of a cipher that is used for one message.
+fn cipher(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).expect("keys of this cipher have 32 bytes"))
 }
 
-/// The nonce of a message: four zero bytes and its counter.
-pub(super) fn nonce(counter: u64) -> Nonce {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&counter.to_le_bytes());
-    Nonce::assume_unique_for_key(nonce)
+/// The nonce of what is sealed with a key that is used once.
+fn zero() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
 }
 
 /// Seals in place what a handshake message says, under a key that is used once: `text`, then room for the authenticator.
 pub(super) fn seal(key: &[u8; 32], bound_to: &[u8; 32], place: &mut [u8]) {
     let (text, tag) = place.split_at_mut(place.len().saturating_sub(TAG_LEN));
-    let sealed = cipher(key).seal_in_place_separate_tag(nonce(0), Aad::from(bound_to), text);
+    let sealed = cipher(key).seal_in_place_separate_tag(zero(), Aad::from(bound_to), text);
     let sealed = sealed.expect("a handshake message is shorter than the cipher's limit");
     tag.copy_from_slice(sealed.as_ref());
 }
@@ -103,7 +101,7 @@ pub(super) fn open<const N: usize>(
     let mut place = [0; 48];
     let place = place.get_mut(..sealed.len()).ok_or(NotAuthentic)?;
     place.copy_from_slice(sealed);
-    let text = cipher(key).open_in_place(nonce(0), Aad::from(bound_to), place);
+    let text = cipher(key).open_in_place(zero(), Aad::from(bound_to), place);
     <[u8; N]>::try_from(&*text.map_err(|_| NotAuthentic)?).map_err(|_| NotAuthentic)
 }
 

@@ -5,23 +5,20 @@
 //! | call | per | takes |
 //! |---|---|---|
 //! | [`Session::reserve`] | run | one compare-and-swap |
-//! | [`Session::seal`] | message | nothing shared |
-//! | [`Session::open`] | message | a look at how far the window has gone |
+//! | [`Session::seal`], [`Session::seal_two`] | message, two | nothing shared |
+//! | [`Session::open`], [`Session::open_two`] | message, two | a look at how far the window has gone |
 //! | [`Session::window`] | run | the window's mutex |
 //! | [`WindowGuard::accept`] | message | nothing more |
 //!
 //! Messages are opened before they are marked as seen, for only what is authentic may move the window. So threads may
 //! open the same message at once, and one of them learns at marking that it was a repetition.
 
-use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ring::aead::{Aad, LessSafeKey};
-use zeroize::zeroize_flat_type;
+use warren_cipher::{Key, NotAuthentic};
 
-use super::crypto;
 use super::handshake::Keys;
 use super::replay::{Window, is_too_old};
 use super::{
@@ -39,8 +36,8 @@ pub struct Session {
     remote_index: u32,
     initiator: bool,
     born: Millis,
-    sealing: TransportKey,
-    opening: TransportKey,
+    sealing: Key,
+    opening: Key,
     /// The counter of the next message.
     next: AtomicU64,
     /// Where the window ended when it was last marked: see [`Window::end`].
@@ -85,8 +82,8 @@ impl Session {
             remote_index,
             initiator,
             born: now,
-            sealing: TransportKey::new(&keys.sealing),
-            opening: TransportKey::new(&keys.opening),
+            sealing: Key::new(&keys.sealing),
+            opening: Key::new(&keys.opening),
             next: AtomicU64::new(0),
             window_end: AtomicU64::new(0),
             window: Mutex::default(),
@@ -132,20 +129,43 @@ impl Session {
     /// Encrypts in place. A counter must be used once only: see [`Self::reserve`].
     ///
     /// # Errors
-    /// The slot is too short (or longer than the cipher's limit, 256 GiB). It must not be sent.
+    /// The slot is too short (or longer than [`warren_cipher::MAX_LEN`]). It must not be sent.
     pub fn seal(&self, counter: u64, slot: &mut [u8]) -> Result<(), BadSlot> {
+        let (packet, tag) = self.frame(counter, slot)?;
+        *tag = self.sealing.seal(counter, packet);
+        Ok(())
+    }
+
+    /// Seals two slots, with the counters `first` and the one after it. Takes less time than one after the other for packets
+    /// of the same usual length.
+    ///
+    /// # Errors
+    /// One of the slots is as in [`Self::seal`]. Neither must be sent.
+    pub fn seal_two(&self, first: u64, slots: [&mut [u8]; 2]) -> Result<(), BadSlot> {
+        let counters = [first, first + 1];
+        let [one, other] = slots;
+        let (packet, tag) = self.frame(counters[0], one)?;
+        let (other_packet, other_tag) = self.frame(counters[1], other)?;
+        [*tag, *other_tag] = self.sealing.seal_two(counters, [packet, other_packet]);
+        Ok(())
+    }
+
+    /// Writes the header of a message. Gives the places of packet and authenticator.
+    fn frame<'s>(
+        &self,
+        counter: u64,
+        slot: &'s mut [u8],
+    ) -> Result<(&'s mut [u8], &'s mut [u8; TAG_LEN]), BadSlot> {
         let bad = BadSlot { len: slot.len() };
         let (header, rest) = slot.split_first_chunk_mut::<DATA_HEADER_LEN>().ok_or(bad)?;
         let (packet, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(bad)?;
+        if packet.len() > warren_cipher::MAX_LEN {
+            return Err(bad);
+        }
         header[..4].copy_from_slice(&4_u32.to_le_bytes());
         header[4..8].copy_from_slice(&self.remote_index.to_le_bytes());
         header[8..].copy_from_slice(&counter.to_le_bytes());
-        let sealed = self
-            .sealing
-            .0
-            .seal_in_place_separate_tag(crypto::nonce(counter), Aad::empty(), packet);
-        tag.copy_from_slice(sealed.map_err(|_| bad)?.as_ref());
-        Ok(())
+        Ok((packet, tag))
     }
 
     /// Opens a data message in place, without a lock. It is authentic then, but may still be a repetition: see
@@ -155,6 +175,29 @@ impl Session {
     /// [`DropReason::SessionExpired`], [`DropReason::Replayed`] (too old for sure), [`DropReason::DecryptFailed`];
     /// [`DropReason::Malformed`] for what is no data message; [`DropReason::UnknownSession`] for another session's.
     pub fn open(&self, now: Millis, datagram: &mut [u8]) -> Result<Opened, DropReason> {
+        let (counter, sealed) = self.accepted(now, datagram)?;
+        opened(counter, self.opening.open(counter, sealed))
+    }
+
+    /// Opens two data messages as [`Self::open`] does, in less time than one after the other if they are of the same usual
+    /// length.
+    pub fn open_two(&self, now: Millis, datagrams: [&mut [u8]; 2]) -> [Result<Opened, DropReason>; 2] {
+        match datagrams.map(|datagram| self.accepted(now, datagram)) {
+            [Ok((counter, sealed)), Ok((other_counter, other_sealed))] => {
+                let [one, other] = self
+                    .opening
+                    .open_two([counter, other_counter], [sealed, other_sealed]);
+                [opened(counter, one), opened(other_counter, other)]
+            }
+            each => each.map(|accepted| {
+                let (counter, sealed) = accepted?;
+                opened(counter, self.opening.open(counter, sealed))
+            }),
+        }
+    }
+
+    /// The counter and what is sealed of a data message that may be opened.
+    fn accepted<'d>(&self, now: Millis, datagram: &'d mut [u8]) -> Result<(u64, &'d mut [u8]), DropReason> {
         let (header, sealed) = datagram
             .split_first_chunk_mut::<DATA_HEADER_LEN>()
             .ok_or(DropReason::TooShort)?;
@@ -173,15 +216,7 @@ impl Session {
         if is_too_old(counter, self.window_end.load(Ordering::Relaxed)) {
             return Err(DropReason::Replayed);
         }
-        let packet = self
-            .opening
-            .0
-            .open_in_place(crypto::nonce(counter), Aad::empty(), sealed)
-            .map_err(|_| DropReason::DecryptFailed)?;
-        Ok(Opened {
-            counter,
-            packet: DATA_HEADER_LEN..DATA_HEADER_LEN + packet.len(),
-        })
+        Ok((counter, sealed))
     }
 
     /// Takes the lock under which counters are marked as seen, for a run of them.
@@ -257,6 +292,15 @@ impl Session {
     }
 }
 
+/// A message that the cipher has judged.
+fn opened(counter: u64, len: Result<usize, NotAuthentic>) -> Result<Opened, DropReason> {
+    let len = len.map_err(|NotAuthentic| DropReason::DecryptFailed)?;
+    Ok(Opened {
+        counter,
+        packet: DATA_HEADER_LEN..DATA_HEADER_LEN + len,
+    })
+}
+
 /// The window of a session, held to mark a run of counters.
 pub struct WindowGuard<'s> {
     session: &'s Session,
@@ -279,29 +323,6 @@ impl Drop for WindowGuard<'_> {
         self.session
             .window_end
             .store(self.window.end(), Ordering::Relaxed);
-    }
-}
-
-/// A key of `ring`'s, which does not erase itself. This erases it where it is at last; copies that the compiler made on
-/// its way there stay on the stack until something overwrites them.
-struct TransportKey(ManuallyDrop<LessSafeKey>);
-
-impl TransportKey {
-    fn new(key: &[u8; 32]) -> Self {
-        Self(ManuallyDrop::new(crypto::cipher(key)))
-    }
-}
-
-impl Drop for TransportKey {
-    fn drop(&mut self) {
-        #[expect(unsafe_code, reason = "ring has no keys that erase themselves")]
-        // SAFETY: the value is neither dropped nor read again: it is in a ManuallyDrop, and we are in the drop of the
-        // only type that has it, with the only reference to it. Any bytes may be written to a place that is not read
-        // again. The key is part of the value itself: a LessSafeKey owns nothing on the heap.
-        unsafe {
-            ManuallyDrop::drop(&mut self.0);
-            zeroize_flat_type(&raw mut self.0);
-        }
     }
 }
 

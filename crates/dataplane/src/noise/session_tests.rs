@@ -195,16 +195,46 @@ fn a_slot_without_room_is_no_message() {
 }
 
 #[test]
-#[expect(
-    unsafe_code,
-    reason = "what is left of a value that is gone cannot be read otherwise"
-)]
-fn a_key_is_erased_when_it_is_dropped() {
-    let mut place = ManuallyDrop::new(TransportKey::new(&[0x5a; 32]));
-    // SAFETY: dropped once, here: it is in a ManuallyDrop.
-    unsafe { ManuallyDrop::drop(&mut place) };
-    let bytes = (&raw const place).cast::<u8>();
-    // SAFETY: the place is on our stack and stays there, and the erasure has written each byte of it.
-    let bytes = unsafe { std::slice::from_raw_parts(bytes, size_of::<TransportKey>()) };
-    assert!(bytes.iter().all(|byte| *byte == 0));
+fn two_at_once_are_as_one_after_the_other() {
+    let [ours, theirs] = pair();
+    for len in [0, 16, 1424] {
+        let first = ours.reserve(2).unwrap();
+        let (mut one, mut other) = (vec![1; 32 + len], vec![2; 32 + len]);
+        ours.seal_two(first, [&mut one, &mut other]).unwrap();
+        let (mut alone, mut second) = (one.clone(), other.clone());
+        let alone = theirs.open(0, &mut alone).unwrap();
+        assert_eq!(theirs.open(0, &mut second).unwrap().counter, first + 1);
+        let both = theirs.open_two(0, [&mut one, &mut other]);
+        assert_eq!(both[0], Ok(alone));
+        assert!(both[1].is_ok());
+        assert!(one[16..16 + len].iter().all(|byte| *byte == 1), "{len} bytes");
+        assert!(other[16..16 + len].iter().all(|byte| *byte == 2), "{len} bytes");
+    }
+}
+
+#[test]
+fn of_two_each_is_judged_by_itself() {
+    let [ours, theirs] = pair();
+    let sealed = |counter| {
+        let mut message = vec![0; 32 + 1424];
+        ours.seal(counter, &mut message).unwrap();
+        message
+    };
+    let (mut forged, mut good) = (sealed(0), sealed(1));
+    forged[100] ^= 1;
+    let opened = theirs.open_two(0, [&mut forged, &mut good]);
+    assert_eq!(opened[0], Err(DropReason::DecryptFailed));
+    assert!(opened[1].is_ok());
+    let (mut others, mut good) = (sealed(2), sealed(3));
+    others[4] ^= 1;
+    let opened = theirs.open_two(0, [&mut others, &mut good]);
+    assert_eq!(opened[0], Err(DropReason::UnknownSession));
+    assert!(opened[1].is_ok());
+    let short = theirs.open_two(0, [&mut [4, 0, 0, 0], &mut sealed(4)]);
+    assert_eq!(short[0], Err(DropReason::TooShort));
+    assert!(short[1].is_ok());
+    assert_eq!(
+        ours.seal_two(5, [&mut [0; 32], &mut [0; 3]]),
+        Err(BadSlot { len: 3 })
+    );
 }

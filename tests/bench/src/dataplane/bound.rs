@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use warren_cipher::Key;
 
 /// What a packet of an interface with the usual MTU holds.
 const PACKET: usize = 1420;
@@ -23,27 +23,29 @@ pub(super) struct Cipher {
 }
 
 impl Cipher {
-    /// Measures ring's ChaCha20-Poly1305, the fastest there is in Rust.
-    pub(super) fn measure() -> anyhow::Result<Self> {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, &[7; 32]).map_err(|_| anyhow!("a key of 32 bytes"))?;
-        let key = LessSafeKey::new(key);
-        let nonce = || Nonce::assume_unique_for_key([0; NONCE_LEN]);
-        let mut packet = [1; PACKET];
+    /// Measures the implementation that this key is for, on two packets at once, as `warren-wg` handles them.
+    pub(super) fn measure(key: &Key) -> anyhow::Result<Self> {
+        let mut packets = [[1; PACKET]; 2];
         let sealing = speed(|| {
-            key.seal_in_place_separate_tag(nonce(), Aad::empty(), &mut packet)
-                .map(drop)
-                .map_err(|_| anyhow!("cannot seal"))
+            std::hint::black_box(key.seal_two([0, 1], packets.each_mut().map(|packet| &mut packet[..])));
+            Ok(())
         })?;
-        let plain = [1; PACKET];
-        let mut sealed = plain.to_vec();
-        key.seal_in_place_append_tag(nonce(), Aad::empty(), &mut sealed)
-            .map_err(|_| anyhow!("cannot seal"))?;
-        let mut packet = sealed.clone();
+        let sealed = [0, 1].map(|counter| {
+            let mut sealed = vec![1; PACKET];
+            let tag = key.seal(counter, &mut sealed);
+            sealed.extend(tag);
+            sealed
+        });
+        let mut places = sealed.clone();
         let opening = speed(|| {
-            packet.copy_from_slice(&sealed);
-            key.open_in_place(nonce(), Aad::empty(), &mut packet)
-                .map(drop)
-                .map_err(|_| anyhow!("cannot open"))
+            for (place, sealed) in places.iter_mut().zip(&sealed) {
+                place.copy_from_slice(sealed);
+            }
+            let opened = key.open_two([0, 1], places.each_mut().map(|place| &mut place[..]));
+            match opened {
+                [Ok(_), Ok(_)] => Ok(()),
+                _ => Err(anyhow!("cannot open")),
+            }
         })?;
         Ok(Self { sealing, opening })
     }
@@ -54,12 +56,12 @@ impl Cipher {
     }
 }
 
-/// Bytes a second.
-fn speed(mut packet: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+/// Bytes a second of what handles two packets.
+fn speed(mut two: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let (started, mut packets) = (Instant::now(), 0);
     while started.elapsed() < TIME {
-        for _ in 0..PACKETS {
-            packet()?;
+        for _ in 0..PACKETS / 2 {
+            two()?;
         }
         packets += PACKETS;
     }
@@ -83,7 +85,9 @@ mod tests {
 
     #[test]
     fn a_cipher_has_a_speed() {
-        let cipher = Cipher::measure().unwrap();
-        assert!(cipher.sealing > 1e6 && cipher.opening > 1e6, "{cipher:?}");
+        for key in [Key::new(&[7; 32]), Key::with_ring(&[7; 32])] {
+            let cipher = Cipher::measure(&key).unwrap();
+            assert!(cipher.sealing > 1e6 && cipher.opening > 1e6, "{cipher:?}");
+        }
     }
 }

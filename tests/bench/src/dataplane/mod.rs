@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use warren_cipher::Key;
 
 use self::bound::Cipher;
 use self::datagrams::Datagrams;
@@ -100,16 +101,20 @@ pub(crate) fn bench(options: &Options, rounds: u32) -> anyhow::Result<Report> {
             machine = machine.with_version(system.name(), version);
         }
     }
+    let keys = [Key::new(&[7; 32]), Key::with_ring(&[7; 32])];
+    machine = machine.with_version("cipher", keys[0].implementation().to_owned());
     let mut report = Report::new("dataplane", machine);
     let tunnels = options.systems.iter().enumerate();
     let tunnels: Vec<Tunnel> = tunnels
         .map(|(number, system)| Tunnel::up(*system, number))
         .collect::<anyhow::Result<_>>()?;
     let mut figures = Figures::default();
-    let (mut ciphers, mut busy) = (Vec::new(), Vec::new());
+    let (mut ciphers, mut busy) = ([Vec::new(), Vec::new()], Vec::new());
     for round in 0..if options.quick { 1 } else { rounds as usize } {
         busy.push(usage::busy_meanwhile(|| thread::sleep(LOOK))? * 100.0);
-        ciphers.push(Cipher::measure()?);
+        for (key, measured) in keys.iter().zip(&mut ciphers) {
+            measured.push(Cipher::measure(key)?);
+        }
         for case in &options.cases {
             // Each system is the first as often as any other.
             for turn in 0..tunnels.len() {
@@ -122,7 +127,10 @@ pub(crate) fn bench(options: &Options, rounds: u32) -> anyhow::Result<Report> {
     let busy = Samples::new(busy).context("no round")?;
     report.row("machine, before a round", "others", "busy", "%", &busy);
     figures.rows(&mut report);
-    tell_bound(&ciphers, &figures, &mut report)?;
+    let [ours, ring] = &ciphers;
+    tell_cipher(ring, "ring", &mut report)?;
+    let ours = tell_cipher(ours, crate::report::WARREN, &mut report)?;
+    tell_bound(ours, &figures, &mut report)?;
     figures.bars(&mut report);
     Ok(report)
 }
@@ -230,35 +238,26 @@ fn idle_memory(tunnel: &Tunnel, figures: &mut Figures) -> anyhow::Result<()> {
 /// The number of a tunnel that is there for a moment only.
 const FRESH: usize = 99;
 
+/// How fast an implementation of the cipher was, and its medians.
+fn tell_cipher(measured: &[Cipher], name: &'static str, report: &mut Report) -> anyhow::Result<Cipher> {
+    let mut tell = |metric, of: fn(&Cipher) -> f64| {
+        let speeds = measured.iter().map(|it| of(it) * 8.0 / 1e9).collect();
+        let speeds = Samples::new(speeds).context("no round")?;
+        report.row("cipher, 1420 bytes, 1 core", name, metric, "Gbit/s", &speeds);
+        anyhow::Ok(speeds.median() * 1e9 / 8.0)
+    };
+    Ok(Cipher {
+        sealing: tell("sealing", |it| it.sealing)?,
+        opening: tell("opening", |it| it.opening)?,
+    })
+}
+
 /// What the cores would allow, and how much of that ours reaches.
-fn tell_bound(ciphers: &[Cipher], figures: &Figures, report: &mut Report) -> anyhow::Result<()> {
-    let samples = |of: fn(&Cipher) -> f64| Samples::new(ciphers.iter().map(of).collect()).context("no round");
-    let (sealing, opening) = (
-        samples(|it| it.sealing * 8.0 / 1e9)?,
-        samples(|it| it.opening * 8.0 / 1e9)?,
-    );
-    report.row(
-        "cipher, 1420 bytes, 1 core",
-        "ring",
-        "sealing",
-        "Gbit/s",
-        &sealing,
-    );
-    report.row(
-        "cipher, 1420 bytes, 1 core",
-        "ring",
-        "opening",
-        "Gbit/s",
-        &opening,
-    );
+fn tell_bound(cipher: Cipher, figures: &Figures, report: &mut Report) -> anyhow::Result<()> {
     let Some(plain) = figures.median(Figure::MachineTime, System::Veth) else {
         return Ok(());
     };
     let cores = usage::cores();
-    let cipher = Cipher {
-        sealing: sealing.median() * 1e9 / 8.0,
-        opening: opening.median() * 1e9 / 8.0,
-    };
     let bound = cipher.bound(cores, plain) * 8.0;
     let one = |value| Samples::new(vec![value]).context("no number");
     report.row("bound", "these cores", "throughput", "Gbit/s", &one(bound)?);

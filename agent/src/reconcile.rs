@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use warren_cluster::Snapshot;
 use warren_ipam::Owner;
-use warren_kernel::{Kernel, sysctl};
+use warren_kernel::{Kernel, KernelEvent, sysctl};
 use warren_keymgr::KeyStore;
 use warren_model::status::{DropCount, PlanReport, PlannedStep};
 use warren_model::{NodeName, PathKind};
@@ -102,7 +102,7 @@ impl Reconciler {
     /// Runs until the drain is signalled. What is in the kernel then stays there: it carries the pods' traffic.
     pub async fn run(
         mut self,
-        mut events: impl Stream<Item = ()> + Unpin,
+        mut events: impl Stream<Item = KernelEvent> + Unpin,
         drain: Drain,
         heartbeat: Heartbeat,
     ) {
@@ -113,7 +113,10 @@ impl Reconciler {
                 () = drain.drained() => return,
                 Ok(()) = self.parts.snapshots.changed() => changed = true,
                 Some(request) = self.requests.recv() => asked.push(request),
-                Some(()) = events.next() => pace.event(Instant::now()),
+                Some(event) = events.next() => match event {
+                    KernelEvent::Network => pace.event(Instant::now()),
+                    KernelEvent::Guard => pace.guard_changed(Instant::now()),
+                },
                 () = sleep_until(pace.due()) => {}
             }
             while let Ok(request) = self.requests.try_recv() {

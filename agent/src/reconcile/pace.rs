@@ -12,6 +12,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(200);
 const GATHER: Duration = Duration::from_millis(20);
 /// How long events of the kernel are gathered at most.
 const GATHER_AT_MOST: Duration = Duration::from_millis(300);
+/// The least time between two passes for changes of the guard: a program that undoes ours each time gets four a second.
+const GUARD_PAUSE: Duration = Duration::from_millis(250);
 
 /// When the next pass is due, as long as nobody asks for one.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub(super) struct Pace {
     events: Option<Events>,
     retry: Duration,
     failed: bool,
+    last: Option<Instant>,
 }
 
 /// Events of the kernel since the last pass.
@@ -37,7 +40,15 @@ impl Pace {
             events: None,
             retry: FIRST_RETRY,
             failed: false,
+            last: None,
         }
+    }
+
+    /// Takes note that somebody else has changed the guard. No pass makes such an event, so this does not wait for the
+    /// repetition of a pass that failed.
+    pub(super) fn guard_changed(&mut self, now: Instant) {
+        let rested = self.last.map_or(now, |last| last + GUARD_PAUSE);
+        self.resync = self.resync.min(rested.max(now + GATHER));
     }
 
     /// Takes note of an event of the kernel. A pass that fails makes events of its own: it is repeated when its time has come,
@@ -60,6 +71,7 @@ impl Pace {
     pub(super) fn passed(&mut self, now: Instant, failed: bool) {
         self.failed = failed;
         self.events = None;
+        self.last = Some(now);
         self.resync = now + if failed { self.retry } else { RESYNC };
         self.retry = if failed {
             (self.retry * 2).min(RESYNC)
@@ -95,6 +107,24 @@ mod tests {
         assert_eq!(pace.due(), start + GATHER_AT_MOST);
         pace.passed(start + GATHER_AT_MOST, false);
         assert_eq!(pace.due(), start + GATHER_AT_MOST + RESYNC);
+    }
+
+    #[test]
+    fn a_guard_changed_by_others_is_seen_to_at_once_but_four_times_a_second_at_most() {
+        let start = Instant::now();
+        for failed in [false, true] {
+            let mut pace = Pace::new(start);
+            for _ in 0..10 {
+                pace.passed(start, failed);
+            }
+            pace.guard_changed(start + RESYNC / 2);
+            assert_eq!(pace.due(), start + RESYNC / 2 + GATHER);
+            pace.passed(start, failed);
+            pace.guard_changed(start);
+            assert_eq!(pace.due(), start + GUARD_PAUSE);
+            pace.guard_changed(start + GUARD_PAUSE / 2);
+            assert_eq!(pace.due(), start + GUARD_PAUSE);
+        }
     }
 
     #[test]

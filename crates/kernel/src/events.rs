@@ -15,6 +15,15 @@ use warren_plan::state::ROUTE_PROTOCOL;
 
 use crate::netlink::NetlinkError;
 
+/// What has changed in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// Interfaces, addresses or routes of ours, by whomever.
+    Network,
+    /// The guard, and not by us: until the next pass it may let through what it should not.
+    Guard,
+}
+
 /// Ticks on changes of interfaces and addresses, and of routes of our protocol, by whomever. Lost notifications are a
 /// tick too. The receiver is expected to coalesce; the stream ends only with the netlink socket.
 pub(crate) fn subscribe() -> Result<impl Stream<Item = ()> + Send + Unpin + 'static, NetlinkError> {

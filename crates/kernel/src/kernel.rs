@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use futures::Stream;
+use futures::stream::{Stream, StreamExt as _, select};
 use thiserror::Error;
 use warren_model::Lane;
 use warren_plan::{Action, Observed, UnderlayAddress};
 
+use crate::events::KernelEvent;
 use crate::guard::{DropCounter, GuardError};
 use crate::links::is_ours;
 use crate::netlink::{Netlink, NetlinkError};
@@ -149,10 +150,12 @@ impl Kernel {
         Ok(underlay::observe(&self.netlink).await?)
     }
 
-    /// A tick for every change of interfaces, addresses and routes of ours, our own changes among them. The receiver
-    /// coalesces.
-    pub fn events(&self) -> Result<impl Stream<Item = ()> + Send + Unpin + use<>, KernelError> {
-        Ok(events::subscribe()?)
+    /// An event for every change of interfaces, addresses and routes of ours, our own changes among them; and for every
+    /// change of the guard that is not ours. The receiver coalesces, and takes them between two steps, not during one.
+    pub fn events(&self) -> Result<impl Stream<Item = KernelEvent> + Send + Unpin + use<>, KernelError> {
+        let network = events::subscribe()?.map(|()| KernelEvent::Network);
+        let guard = self.guard.alterations()?.map(|()| KernelEvent::Guard);
+        Ok(select(network, Box::pin(guard)))
     }
 
     /// What the guard has dropped, by reason.

@@ -20,7 +20,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "handing a netlink socket from one network namespace to the runtime takes its raw descriptor"
+    reason = "handing a netlink socket to the runtime, one of another network namespace too, takes its raw descriptor"
 )]
 
 pub mod addresses;
@@ -40,6 +40,7 @@ pub mod uninstall;
 pub mod veth;
 pub mod wireguard;
 
+pub use events::KernelEvent;
 pub use guard::{DropCounter, GuardError};
 pub use kernel::{Kernel, KernelConfig, KernelError};
 pub use netlink::NetlinkError;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use rooms::{node, sh, try_sh};
-use warren_kernel::{Kernel, KernelError, uninstall};
+use warren_kernel::{Kernel, KernelError, KernelEvent, uninstall};
 use warren_plan::{Action, Carrier, Guard, LinkKind, Mac, Observed, OpenPod, Route, RouteTarget, Vxlan};
 
 fn vxlan(local: &str) -> Vxlan {
@@ -261,7 +261,7 @@ fn a_change_by_hand_is_a_tick() {
         ] {
             sh(change);
             let tick = tokio::time::timeout(rooms::DEADLINE, events.next()).await;
-            assert_eq!(tick.ok().flatten(), Some(()), "{change}");
+            assert_eq!(tick.ok().flatten(), Some(KernelEvent::Network), "{change}");
             while futures::FutureExt::now_or_never(events.next()).is_some() {}
         }
     });

@@ -68,13 +68,14 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
             .any(|(_, address)| *address == cidr.node_address())
     };
     let sources: Vec<PodCidr> = own_cidrs.iter().filter(carried).copied().collect();
+    let guard = guard(&cluster.mesh, own_cidrs, &remote_networks, &peers);
     let mut desired = Desired {
-        guard: guard(&cluster.mesh, own_cidrs, &remote_networks, &peers),
+        routes: routes(own_cidrs, &sources, &peers, &guard.sealed),
+        guard,
         lanes: lanes(&cluster.mesh, local, own_ips, &peers),
         addresses,
         neighbours: overlay.neighbours,
         fdb: overlay.fdb,
-        routes: routes(own_cidrs, &sources, &peers),
         sysctls: links::sysctls(&links.links, own_cidrs),
         announcement: announcement(&cluster.mesh, local),
         peers: peers
@@ -191,7 +192,14 @@ fn newest_in(lane: Lane, local: &Local) -> Option<Epoch> {
         .max()
 }
 
-fn routes(own_cidrs: &[PodCidr], sources: &[PodCidr], peers: &[Chosen<'_>]) -> BTreeMap<IpNet, Route> {
+/// A route for each pod network that is known. Those that only a lane may carry and that no peer has lead nowhere: the
+/// guard would drop what is sent there, but it can be flushed, and then only a route keeps it from the default route.
+fn routes(
+    own_cidrs: &[PodCidr],
+    sources: &[PodCidr],
+    peers: &[Chosen<'_>],
+    sealed: &BTreeSet<IpNet>,
+) -> BTreeMap<IpNet, Route> {
     let plain = |target| Route { target, source: None };
     let mut routes = BTreeMap::new();
     for cidr in own_cidrs {
@@ -202,6 +210,15 @@ fn routes(own_cidrs: &[PodCidr], sources: &[PodCidr], peers: &[Chosen<'_>]) -> B
             routes.insert(cidr.net(), remote_route(*cidr, sources, chosen.route()));
         }
     }
+    // A claim that was refused may lie inside a pod CIDR that was accepted, and must not take a part out of it.
+    let nobodys =
+        |net: &&IpNet| !routes.contains_key(*net) && !routes.keys().any(|accepted| accepted.contains(*net));
+    let nobodys: Vec<IpNet> = sealed.iter().filter(nobodys).copied().collect();
+    routes.extend(
+        nobodys
+            .into_iter()
+            .map(|net| (net, plain(RouteTarget::Unreachable))),
+    );
     routes
 }
 

@@ -30,6 +30,9 @@ const NFT_MSG_NEWOBJ: u16 = NFNL_SUBSYS_NFTABLES << 8 | 18;
 const NFT_MSG_GETOBJ: u16 = NFNL_SUBSYS_NFTABLES << 8 | 19;
 
 const NFTA_GEN_ID: u16 = 1;
+const NFTA_GEN_PROC_NAME: u16 = 3;
+/// The same in all messages about something in a table: `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE` and so on.
+const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_OBJ_TABLE: u16 = 1;
 const NFTA_OBJ_NAME: u16 = 2;
 const NFTA_OBJ_TYPE: u16 = 3;

@@ -6,7 +6,10 @@
 //!
 //! The open pods are the elements of two sets. They are read back and changed one by one, by netlink and in a transaction
 //! that the kernel refuses if anybody has changed any rule since the look that it is based on.
+//!
+//! What somebody else does to the table is heard of at once, and answered by writing all of it anew.
 
+mod changes;
 mod listing;
 mod message;
 mod netfilter;
@@ -19,11 +22,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures::Stream;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use thiserror::Error;
 use tokio::process::Command;
 use warren_plan::{Guard, OpenPod};
 
+use changes::Changes;
 use listing::Listing;
 use netfilter::Netfilter;
 pub use render::{COUNTERS, render};
@@ -81,6 +86,7 @@ pub(crate) struct Table {
     nft: PathBuf,
     netfilter: Netfilter,
     seen: Mutex<Option<Seen>>,
+    changes: Changes,
 }
 
 /// The table as one look shows it.
@@ -103,7 +109,16 @@ impl Table {
             nft,
             netfilter: Netfilter::open().map_err(GuardError::Netlink)?,
             seen: Mutex::new(None),
+            changes: Changes::default(),
         })
+    }
+
+    /// A tick for each time that somebody else has changed the table: the next look then finds it not whole, whatever it
+    /// looks like. To be taken by who installs it, between two installations.
+    pub(crate) fn alterations(&self) -> Result<impl Stream<Item = ()> + Send + use<>, GuardError> {
+        self.changes
+            .subscribe(self.netfilter.clone())
+            .map_err(GuardError::Netlink)
     }
 
     /// Looks at the table, and at what was dropped so far, by reason. The nft program runs only if the kernel says that
@@ -131,34 +146,57 @@ impl Table {
             }
         };
         *self.seen() = lasting.then(|| seen.clone());
-        Ok((seen, look.counters))
+        let fingerprint = seen.fingerprint.filter(|_| !self.changes.altered());
+        Ok((Seen { fingerprint, ..seen }, look.counters))
     }
 
     /// Puts the table's content in place, in one transaction. Counters keep counting. Where only the pods are others than
     /// those last seen, and the rules are still those, only these pods are opened and closed.
     pub(crate) async fn install(&self, guard: &Guard) -> Result<(), GuardError> {
-        let seen = self.seen().take();
+        let seen = self.seen().take().filter(|_| !self.changes.altered());
         let tidy = seen.as_ref().is_some_and(|seen| seen.tidy);
         let same_rules = seen.filter(|seen| seen.tidy && seen.fingerprint == Some(guard.fingerprint()));
-        if let Some(seen) = same_rules {
-            let open = guard.pods.difference(&seen.pods).cloned().collect();
-            let close = seen.pods.difference(&guard.pods).cloned().collect();
-            match self.netfilter.change_pods(seen.generation, open, close).await {
-                Ok(generation) => {
-                    *self.seen() = generation.map(|generation| Seen {
-                        generation,
-                        pods: guard.pods.clone(),
-                        ..seen
-                    });
-                    return Ok(());
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "the rules have changed since the last look; writing the whole table");
-                    return install(&self.nft, guard, false).await;
-                }
+        let Some(seen) = same_rules else {
+            return self.write(guard, tidy).await;
+        };
+        let open: Vec<OpenPod> = guard.pods.difference(&seen.pods).cloned().collect();
+        let close: Vec<OpenPod> = seen.pods.difference(&guard.pods).cloned().collect();
+        if open.is_empty() && close.is_empty() {
+            *self.seen() = Some(seen);
+            return Ok(());
+        }
+        match self.netfilter.change_pods(seen.generation, open, close).await {
+            Ok(generation) => {
+                self.changes.changed_pods(seen.generation);
+                *self.seen() = generation.map(|generation| Seen {
+                    generation,
+                    pods: guard.pods.clone(),
+                    ..seen
+                });
+                Ok(())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the rules have changed since the last look; writing the whole table");
+                self.write(guard, false).await
             }
         }
-        install(&self.nft, guard, tidy).await
+    }
+
+    /// Writes the whole table. If nobody else has changed any rule meanwhile, the change is known to be ours and what is in
+    /// the table needs no look.
+    async fn write(&self, guard: &Guard, tidy: bool) -> Result<(), GuardError> {
+        let before = self.netfilter.generation().await.map_err(GuardError::Netlink)?;
+        let altered = self.changes.forget();
+        let written = install(&self.nft, guard, tidy).await;
+        if altered && written.is_err() {
+            self.changes.suspect();
+        }
+        written?;
+        let now = self.netfilter.generation().await.map_err(GuardError::Netlink)?;
+        if now == changes::next(before) {
+            self.changes.wrote(now);
+        }
+        Ok(())
     }
 
     /// A panic elsewhere leaves it whole: it is replaced in one assignment.

@@ -18,6 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use warren_plan::OpenPod;
 
 use super::DropCounter;
+use super::changes::next;
 use super::message::{Batch, Message, Request, messages};
 use crate::netlink::{ANSWER_TIMEOUT, DUMP_ATTEMPTS};
 
@@ -87,8 +88,7 @@ impl Netfilter {
     ) -> io::Result<Option<u32>> {
         self.with(move |socket| {
             socket.change_pods(generation, &open, &close)?;
-            // Each transaction adds one. Zero is left out.
-            let next = generation.wrapping_add(1).max(1);
+            let next = next(generation);
             Ok((socket.generation()? == next).then_some(next))
         })
         .await

@@ -255,6 +255,18 @@ proptest! {
     }
 
     #[test]
+    fn what_is_sealed_never_takes_the_default_route_even_without_a_guard(
+        mut cluster in a_cluster(), local in a_local(),
+    ) {
+        cluster.mesh.encryption = Encryption::Wireguard;
+        let desired = compute(&cluster, &local);
+        for net in &desired.guard.sealed {
+            let covered = desired.routes.keys().any(|routed| routed.contains(net));
+            prop_assert!(covered, "{} has no route", net);
+        }
+    }
+
+    #[test]
     fn no_interface_is_too_small_for_the_ipv6_it_carries(cluster in a_cluster(), local in a_local(), mtu in 576_u16..1500) {
         let mut cluster = cluster;
         cluster.mesh.mtu = Some(mtu);

@@ -4,11 +4,13 @@ use warren_plan::OpenPod;
 
 use super::attributes::{attributes, find};
 use super::{
-    FAMILY_HEADER_BYTES, HEADER_BYTES, NFT_MSG_NEWGEN, NFT_MSG_NEWOBJ, NFT_MSG_NEWSETELEM,
-    NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_GEN_ID, NFTA_OBJ_DATA, NFTA_OBJ_NAME,
-    NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NLMSG_DONE, NLMSG_ERROR, part, pod_of,
+    FAMILY_HEADER_BYTES, HEADER_BYTES, NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN, NFT_MSG_NEWOBJ,
+    NFT_MSG_NEWSETELEM, NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_GEN_ID,
+    NFTA_GEN_PROC_NAME, NFTA_OBJ_DATA, NFTA_OBJ_NAME, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS,
+    NFTA_TABLE_NAME, NLMSG_DONE, NLMSG_ERROR, part, pod_of,
 };
 use crate::guard::DropCounter;
+use crate::guard::render::TABLE;
 
 /// The messages in what one read gave. What is cut off is left out.
 pub(in crate::guard) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
@@ -56,13 +58,29 @@ impl<'a> Message<'a> {
         Some(u32::from_be_bytes(*value.first_chunk()?))
     }
 
+    /// The name of the process whose transaction has made this generation.
+    pub(in crate::guard) fn process(&self) -> Option<String> {
+        let of_kind = self.kind() == NFT_MSG_NEWGEN;
+        let name = find(self.attributes(), NFTA_GEN_PROC_NAME).filter(|_| of_kind)?;
+        Some(text(name))
+    }
+
+    /// Whether it is about our table or something in it.
+    pub(in crate::guard) fn is_about_table(&self) -> bool {
+        let [family]: [u8; 1] = part(self.0, HEADER_BYTES);
+        self.kind() >> 8 == NFNL_SUBSYS_NFTABLES
+            && self.kind() != NFT_MSG_NEWGEN
+            && i32::from(family) == libc::NFPROTO_INET
+            && find(self.attributes(), NFTA_TABLE_NAME).is_some_and(|name| text(name) == TABLE)
+    }
+
     pub(in crate::guard) fn counter(&self) -> Option<DropCounter> {
         let attributes = self.attributes();
         let name = find(attributes, NFTA_OBJ_NAME).filter(|_| self.kind() == NFT_MSG_NEWOBJ)?;
         let data = find(attributes, NFTA_OBJ_DATA)?;
         let number = |kind| Some(u64::from_be_bytes(*find(data, kind)?.first_chunk()?));
         Some(DropCounter {
-            reason: String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned(),
+            reason: text(name),
             packets: number(NFTA_COUNTER_PACKETS)?,
             bytes: number(NFTA_COUNTER_BYTES)?,
         })
@@ -86,4 +104,8 @@ impl<'a> Message<'a> {
             .get(HEADER_BYTES + FAMILY_HEADER_BYTES..)
             .unwrap_or_default()
     }
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned()
 }

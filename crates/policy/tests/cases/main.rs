@@ -1,0 +1,5 @@
+//! Cases by name: what policies say, in a small cluster, and who reaches whom then.
+
+mod kubernetes;
+mod warren;
+mod world;

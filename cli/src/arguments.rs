@@ -29,7 +29,8 @@ pub(crate) enum Command {
     /// The JSON holds "nodes", one each: "node", "announcement" (what the node publishes) or "announcementError",
     /// "agent" (what its agent answers on /status) or "agentError"; and "summary": "nodes", "ready", "whole", and
     /// "paths" by kind: "wireguard", "vxlan", "ipip", "direct", "none" (no path) and "unknown" (the agent did not
-    /// answer).
+    /// answer); "steward", who reports for the mesh; and "inTheClear", what the configuration has cross in the clear:
+    /// "path", "reason", and "pairs" of nodes, "from" and "to".
     Status(StatusArguments),
     /// Show what each agent would change on its node now, and why
     ///

@@ -1,5 +1,6 @@
 //! `warren status`: the mesh as all agents see it.
 
+mod clear;
 mod findings;
 mod nodes;
 mod peers;
@@ -32,6 +33,7 @@ fn render(report: &StatusReport, all_peers: bool) -> String {
     let sections = [
         nodes::render(report),
         peers::render(report, all_peers),
+        clear::render(report),
         findings::render(report),
         summary::render(report),
     ];
@@ -86,6 +88,9 @@ mod tests {
         b     a   wireguard  qqqqqqqq  3      192.0.2.97:51821  12s ago     1.5 KiB  3.0 MiB
         b     e   vxlan      -         -      -                 -               0 B      0 B  spec.fallback is vxlan, and it has no WireGuard
         c     a   wireguard  qqqqqqqq  3      192.0.2.97:51821  12s ago     1.5 KiB  3.0 MiB
+
+        In the clear by configuration:
+          vxlan, because spec.fallback is vxlan, and it has no WireGuard: b to e
 
         Refused objects:
           Node/e: 10.244.1.0/24 is node a's; delete Node e (overlapping-pod-cidr); seen by a, b

@@ -4,6 +4,7 @@ use serde::Serialize;
 use warren_model::status::{AgentStatus, PeerStatus, StewardStatus};
 use warren_model::{Announcement, PathKind};
 
+use super::clear::{self, Clear};
 use crate::answer::{self, AgentError};
 use crate::survey::{Survey, Surveyed};
 
@@ -17,6 +18,9 @@ pub(super) struct StatusReport {
     /// Who writes the Mesh's status and Events: as the agent knows it that has heard of the latest term. `None`: nobody
     /// has yet, or no agent that answers knows.
     pub(super) steward: Option<StewardStatus>,
+    /// What crosses between nodes in the clear by configuration; empty: nothing, as far as the agents answer.
+    #[serde(rename = "inTheClear")]
+    pub(super) in_the_clear: Vec<Clear>,
 }
 
 /// One node.
@@ -98,6 +102,7 @@ impl StatusReport {
             .map(|surveyed| NodeReport::new(surveyed, asked_api))
             .collect();
         let summary = Summary::new(&nodes, survey.cluster_size);
+        let in_the_clear = clear::of(nodes.iter().filter_map(|node| node.agent.as_ref()));
         let known = nodes
             .iter()
             .filter_map(|node| node.agent.as_ref()?.steward.clone());
@@ -106,6 +111,7 @@ impl StatusReport {
             nodes,
             summary,
             steward,
+            in_the_clear,
         }
     }
 
@@ -214,6 +220,7 @@ mod tests {
                 "paths": {"wireguard": 6, "vxlan": 0, "ipip": 0, "direct": 0, "none": 0, "unknown": 0},
             })
         );
+        assert_eq!(value["inTheClear"], json!([]));
         let node = &value["nodes"][0];
         assert_eq!(node["node"], "a");
         assert_eq!(node["announcement"]["keys"][0]["epoch"], 3);

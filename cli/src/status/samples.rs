@@ -169,6 +169,31 @@ pub(super) fn troubled() -> StatusReport {
     ])
 }
 
+/// Three nodes: `c` has no WireGuard and is reached by the fallback; it has heard of `b` alone that encryption is on.
+pub(super) fn in_the_clear() -> StatusReport {
+    let clear = |node: &str, path, reason: &str| {
+        let mut peer = peer(node, 3);
+        (peer.path, peer.lane, peer.public_key, peer.epoch) = (Some(path), None, None, None);
+        (peer.endpoint, peer.handshake_age_seconds) = (None, None);
+        reason.clone_into(&mut peer.reason);
+        peer
+    };
+    let fallback = || {
+        let reason = "the peer cannot do WireGuard and spec.fallback allows vxlan";
+        clear("c", PathKind::Vxlan, reason)
+    };
+    let direct = clear(
+        "a",
+        PathKind::Direct,
+        "encryption is off and the peer is in this subnet",
+    );
+    report(vec![
+        surveyed("a", Ok(agent("a", vec![peer("b", 3), fallback()]))),
+        surveyed("b", Ok(agent("b", vec![peer("a", 3), fallback()]))),
+        surveyed("c", Ok(agent("c", vec![direct, peer("b", 3)]))),
+    ])
+}
+
 /// Two nodes on the way from epoch 3 to 4.
 pub(super) fn rotating() -> StatusReport {
     let on_the_way = |node: &str, other: &str| {

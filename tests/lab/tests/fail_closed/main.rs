@@ -267,6 +267,23 @@ async fn without_encryption_the_capture_sees_what_each_sender_sends_in_each_fami
         ping(&lab, &from, &to[0], 1).await == (1, 1) && ping(&lab, &from, &to[1], 1).await == (1, 1)
     })
     .await;
+    // And whoever asks is told what it is that can be read there, and why.
+    let status = support::status(&lab).await;
+    assert_eq!(
+        status["inTheClear"],
+        json!([{
+            "path": "vxlan",
+            "reason": "encryption is off and spec.overlay.mode is vxlan",
+            "pairs": [{"from": "node1", "to": "node2"}, {"from": "node2", "to": "node1"}],
+        }])
+    );
+    let said = lab
+        .warren(&["status", "--kubeconfig", &lab.kubeconfig_inside()])
+        .await
+        .unwrap();
+    let wanted = "In the clear by configuration:\n  vxlan, because encryption is off and spec.overlay.mode is vxlan: \
+                  node1 to node2, node2 to node1\n";
+    assert!(said.stdout.contains(wanted), "{}", said.stdout);
     for from in [from, Place::Node("node1".to_owned())] {
         for address in &to {
             let before = lab.counts().await.unwrap();

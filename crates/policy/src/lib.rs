@@ -2,7 +2,8 @@
 //!
 //! [`kubernetes::check`], [`warren::check`] and [`warren::check_global`] turn what the API holds into [`Policy`] values, all of one
 //! kind, or into an [`Invalid`] one that says why not. [`compile()`] makes a [`RuleSet`] of policies and a [`Cluster`]; it is what
-//! a packet filter is rendered from. [`verdict()`] says what a [`Flow`] meets in a rule set and which rule decides.
+//! a packet filter is rendered from. [`verdict()`] says what a [`Flow`] meets in a rule set and which rule decides, and
+//! [`explain()`] says the same in words, with what would have to change.
 //!
 //! Policy judges the packet that opens a connection, with the addresses it has after DNAT. Replies always pass; keeping
 //! track of connections is the packet filter's part.
@@ -20,10 +21,12 @@
 //! | [`warren`] | `warren-mesh.io` GlobalNetworkPolicy, NetworkPolicy and the network sets |
 //! | [`invalid`] | policies that cannot be honoured, and what becomes of the pods they select |
 //! | [`mod@compile`], [`ruleset`] | policies to rules |
-//! | [`mod@verdict`] | what a flow meets |
+//! | [`mod@verdict`], [`mod@explain`] | what a flow meets, and why |
+//! | [`words`] | rules and chains in words |
 
 pub mod cluster;
 pub mod compile;
+pub mod explain;
 pub mod flow;
 mod index;
 pub mod invalid;
@@ -38,9 +41,11 @@ mod sets;
 pub mod spec;
 pub mod verdict;
 pub mod warren;
+pub mod words;
 
 pub use cluster::{Cluster, HostEndpoint, Interface, NamedPort, Namespace, NetworkSet, Pod};
 pub use compile::{Input, Reach, compile};
+pub use explain::{Change, ExplainError, Explanation, explain, explain_pods};
 pub use flow::Flow;
 pub use invalid::{Invalid, OnInvalid, Problem};
 pub use labels::Labels;

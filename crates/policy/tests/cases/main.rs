@@ -1,5 +1,6 @@
 //! Cases by name: what policies say, in a small cluster, and who reaches whom then.
 
+mod explanations;
 mod kubernetes;
 mod warren;
 mod world;

@@ -21,9 +21,10 @@
 //! | [`warren`] | `warren-mesh.io` GlobalNetworkPolicy, NetworkPolicy and the network sets |
 //! | [`invalid`] | policies that cannot be honoured, and what becomes of the pods they select |
 //! | [`mod@compile`], [`ruleset`] | policies to rules |
-//! | [`mod@verdict`], [`mod@explain`] | what a flow meets, and why |
+//! | [`mod@verdict`], [`mod@explain`], [`change`] | what a flow meets, why, and what would turn it |
 //! | [`words`] | rules and chains in words |
 
+pub mod change;
 pub mod cluster;
 pub mod compile;
 pub mod explain;
@@ -43,9 +44,10 @@ pub mod verdict;
 pub mod warren;
 pub mod words;
 
+pub use change::Change;
 pub use cluster::{Cluster, HostEndpoint, Interface, NamedPort, Namespace, NetworkSet, Pod};
 pub use compile::{Input, Reach, compile};
-pub use explain::{Change, ExplainError, Explanation, explain, explain_pods};
+pub use explain::{ExplainError, Explanation, explain, explain_pods};
 pub use flow::Flow;
 pub use invalid::{Invalid, OnInvalid, Problem};
 pub use labels::Labels;

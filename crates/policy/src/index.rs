@@ -69,7 +69,10 @@ impl<'a> Index<'a> {
             let labels = namespace_labels(&namespace.name, namespace.labels.clone());
             index.namespaces.insert(&namespace.name, labels);
         }
-        for pod in cluster.pods.iter().filter(|pod| pod.is_subject()) {
+        // By address, so that addresses of members in their order need hardly any sorting.
+        let mut pods: Vec<&Pod> = cluster.pods.iter().filter(|pod| pod.is_subject()).collect();
+        pods.sort_by(|a, b| a.addresses.cmp(&b.addresses));
+        for pod in pods {
             let mut labels = pod.labels.clone();
             labels.set("projectcalico.org/orchestrator", "k8s");
             index.add(Member {
@@ -135,50 +138,49 @@ impl<'a> Index<'a> {
 
     /// What a query selects.
     pub(crate) fn select(&self, query: &Query) -> Vec<Id> {
-        let labelled = self.candidates(&query.selector);
-        match &query.scope {
-            Scope::Everywhere => self.filter(labelled, query, |_| true),
-            Scope::Namespace(wanted) => {
-                let inside = self
-                    .by_namespace
-                    .get(wanted.as_str())
-                    .map_or(&[][..], Vec::as_slice);
-                let fewer = match labelled {
-                    Some(ids) if ids.len() < inside.len() => ids,
-                    _ => inside.to_vec(),
-                };
-                self.filter(Some(fewer), query, |namespace| namespace == Some(wanted))
-            }
-            Scope::Namespaces(selector) => {
-                let selected: BTreeSet<&str> = self
-                    .namespaces
-                    .iter()
-                    .filter(|(_, labels)| selector.matches_namespace(Some(labels)))
-                    .map(|(name, _)| *name)
-                    .collect();
-                let outside = selector.matches_namespace(None);
-                self.filter(labelled, query, |namespace| match namespace {
-                    Some(name) => selected.contains(name),
-                    None => outside,
-                })
+        let mut candidates = self.candidates(&query.selector);
+        if let Scope::Namespace(name) = &query.scope {
+            let inside = self
+                .by_namespace
+                .get(name.as_str())
+                .map_or(&[][..], Vec::as_slice);
+            if candidates.as_ref().is_none_or(|ids| inside.len() < ids.len()) {
+                candidates = Some(inside.to_vec());
             }
         }
+        let everything = || (0..self.members.len() as Id).collect();
+        self.select_among(candidates.unwrap_or_else(everything), query)
     }
 
-    fn filter(
-        &self,
-        candidates: Option<Vec<Id>>,
-        query: &Query,
-        in_scope: impl Fn(Option<&str>) -> bool,
-    ) -> Vec<Id> {
-        let mut ids = candidates.unwrap_or_else(|| (0..self.members.len() as Id).collect());
+    /// What a query selects of these.
+    pub(crate) fn select_among(&self, mut ids: Vec<Id>, query: &Query) -> Vec<Id> {
+        let namespaces = match &query.scope {
+            Scope::Everywhere | Scope::Namespace(_) => None,
+            Scope::Namespaces(selector) => Some(self.selected_namespaces(selector)),
+        };
         ids.retain(|id| {
             let member = &self.members[*id as usize];
-            member.what.is_among(query.members)
-                && in_scope(member.namespace)
-                && query.selector.matches(&member.labels)
+            let in_scope = match (&query.scope, &namespaces) {
+                (Scope::Namespace(wanted), _) => member.namespace == Some(wanted),
+                (_, Some(namespaces)) => namespaces.contains(&member.namespace),
+                (Scope::Everywhere | Scope::Namespaces(_), None) => true,
+            };
+            member.what.is_among(query.members) && in_scope && query.selector.matches(&member.labels)
         });
         ids
+    }
+
+    /// The namespaces with matching labels; `None` among them stands for what is in no namespace.
+    fn selected_namespaces(&self, selector: &Selector) -> BTreeSet<Option<&str>> {
+        let namespaces = self
+            .namespaces
+            .iter()
+            .map(|(name, labels)| (Some(*name), Some(labels)));
+        namespaces
+            .chain([(None, None)])
+            .filter(|(_, labels)| selector.matches_namespace(*labels))
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Members that a selector may select, as few as the labels tell; `None`: any.

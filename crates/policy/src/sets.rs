@@ -90,18 +90,22 @@ impl Names {
 fn address_set(index: &Index<'_>, query: &Query) -> AddressSet {
     let mut addresses: Vec<IpAddr> = Vec::new();
     let mut nets: Vec<IpNet> = Vec::new();
-    for id in index.select(query) {
-        let member = &index.members()[id as usize];
-        addresses.extend(member.addresses);
-        for net in member.nets {
-            if net.prefix_len() == net.max_prefix_len() {
-                addresses.push(net.addr());
-            } else {
-                nets.push(*net);
-            }
+    let found = index.select(query);
+    let members = || found.iter().map(|id| &index.members()[*id as usize]);
+    // One family after the other: members come by address, so this is nearly in order.
+    for wants_v6 in [false, true] {
+        let of_family = |address: &&IpAddr| address.is_ipv6() == wants_v6;
+        addresses.extend(members().flat_map(|member| member.addresses).filter(of_family));
+    }
+    for net in members().flat_map(|member| member.nets) {
+        if net.prefix_len() == net.max_prefix_len() {
+            addresses.push(net.addr());
+        } else {
+            nets.push(*net);
         }
     }
-    addresses.sort_unstable();
+    // A sort that makes use of what is in order already.
+    addresses.sort();
     addresses.dedup();
     AddressSet {
         name: String::new(),

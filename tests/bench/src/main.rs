@@ -7,6 +7,7 @@
 //! | `plan` | planning for large clusters, and the agent's memory there |
 //! | `join` | from a published key to the first packet |
 //! | `idle` | what a mesh does when there is nothing to do |
+//! | `policy` | compiling the policies of a large cluster |
 //! | `dataplane` | `warren-wg` beside other WireGuard devices |
 //! | `statistics`, `report`, `machine` | what measurements come to, and how it is told |
 //! | `cluster`, `resident`, `plugin`, `probe`, `wait` | what the benchmarks are made of |
@@ -19,6 +20,7 @@ mod join;
 mod machine;
 mod plan;
 mod plugin;
+mod policy;
 mod probe;
 mod report;
 mod resident;
@@ -57,6 +59,8 @@ enum Name {
     Join,
     /// 60 s of a mesh of 3 nodes where nothing happens.
     Idle,
+    /// Compiling 1,000 policies for 10,000 pods, all of them and one node's.
+    Policy,
     /// warren-wg beside wireguard-go, gotatun, boringtun and no tunnel: throughput, round trips, memory.
     Dataplane(dataplane::Options),
     #[command(hide = true, name = plugin::SUBCOMMAND)]
@@ -89,6 +93,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Name::Plan => measure(plan::bench(cli.rounds)),
         Name::Join => measure(join::bench(cli.rounds)),
         Name::Idle => measure(idle::bench(cli.rounds)),
+        Name::Policy => policy::bench(cli.rounds),
         Name::Dataplane(options) => dataplane::bench(&options, cli.rounds),
     }?;
     report.print(&mut std::io::stdout().lock())?;

@@ -93,6 +93,7 @@ mod tests {
             can: BTreeSet::new(),
             attachments: Vec::new(),
             underlay: Vec::new(),
+            underlay_routes: Vec::new(),
             networks_before: BTreeSet::new(),
             endpoints_before: Endpoints::new(),
         };

@@ -253,6 +253,7 @@ impl Reconciler {
             can: can(&parts.devices),
             attachments: parts.attachments.present(&view.observed, leaked),
             underlay: parts.kernel.underlay().await?,
+            underlay_routes: parts.kernel.underlay_routes().await?,
             networks_before: parts.boot_guard.networks(),
             endpoints_before: parts.endpoints.get().clone(),
         };

@@ -90,6 +90,7 @@ fn peers(view: &View, desired: &Desired) -> Vec<PeerStatus> {
             pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
             internal_ips: node.map(|node| node.internal_ips.clone()).unwrap_or_default(),
             handshake_age_seconds: ages.min().map(|age| age.as_secs()),
+            mtu: plan.mtu,
             rx_bytes: devices.iter().map(|(_, peer)| peer.rx_bytes).sum(),
             tx_bytes: devices.iter().map(|(_, peer)| peer.tx_bytes).sum(),
         }

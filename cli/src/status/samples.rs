@@ -55,6 +55,7 @@ pub(super) fn peer(node: &str, epoch: u32) -> PeerStatus {
         pod_cidrs: Vec::new(),
         internal_ips: Vec::new(),
         handshake_age_seconds: Some(12),
+        mtu: Some(1420),
         rx_bytes: 1536,
         tx_bytes: 3 << 20,
     }

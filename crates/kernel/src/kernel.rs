@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use futures::stream::{Stream, StreamExt as _, select};
 use thiserror::Error;
 use warren_model::Lane;
-use warren_plan::{Action, Observed, UnderlayAddress};
+use warren_plan::{Action, Observed, UnderlayAddress, UnderlayRoute};
 
 use crate::events::KernelEvent;
 use crate::guard::{DropCounter, GuardError};
@@ -148,6 +148,11 @@ impl Kernel {
     /// Addresses of the interfaces that are not ours, not a loopback, and up.
     pub async fn underlay(&self) -> Result<Vec<UnderlayAddress>, KernelError> {
         Ok(underlay::observe(&self.netlink).await?)
+    }
+
+    /// The routes of the main table that are neither ours nor out of an interface of ours.
+    pub async fn underlay_routes(&self) -> Result<Vec<UnderlayRoute>, KernelError> {
+        Ok(underlay::routes(&self.netlink).await?)
     }
 
     /// An event for every change of interfaces, addresses and routes of ours, our own changes among them; and for every

@@ -11,12 +11,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use warren_plan::state::ROUTE_PROTOCOL;
 use warren_plan::{Route, RouteTarget};
 
@@ -42,6 +43,28 @@ pub(crate) async fn ours(
         .filter(|route| is_ours(route) && metric(route) == Some(ROUTE_METRIC))
         .filter_map(|route| Some((destination(route)?, to_route(route, links)?)))
         .collect())
+}
+
+/// A route of somebody else's.
+pub(crate) struct ForeignRoute {
+    pub(crate) net: IpNet,
+    pub(crate) metric: u32,
+    /// Its own, if it has one.
+    pub(crate) mtu: Option<u32>,
+    /// The interfaces it leads out of.
+    pub(crate) interfaces: Vec<u32>,
+}
+
+/// The routes of the main table by which packets go on and that are not ours.
+pub(crate) async fn foreign(netlink: &Netlink) -> Result<Vec<ForeignRoute>, NetlinkError> {
+    let routes = list(netlink).await?;
+    let leads_on = |route: &&RouteMessage| {
+        route.header.table == RouteHeader::RT_TABLE_MAIN
+            && route.header.kind == RouteType::Unicast
+            && route.header.protocol != RouteProtocol::from(ROUTE_PROTOCOL)
+            && !route.header.flags.contains(RouteFlags::Cloned)
+    };
+    Ok(routes.iter().filter(leads_on).filter_map(to_foreign).collect())
 }
 
 /// The prefixes that any route of our protocol leads to, whatever its metric.
@@ -209,6 +232,37 @@ fn header(net: IpNet) -> RouteMessage {
         .attributes
         .push(RouteAttribute::Destination(RouteAddress::from(net.network())));
     message
+}
+
+/// `None`: it has no interface, as with a next hop object, which is not looked up.
+fn to_foreign(route: &RouteMessage) -> Option<ForeignRoute> {
+    let mut interfaces = Vec::new();
+    let mut mtu = None;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interfaces.push(*index),
+            RouteAttribute::MultiPath(hops) => interfaces.extend(hops.iter().map(|hop| hop.interface_index)),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    // A default route has no destination.
+    let default = || match route.header.address_family {
+        AddressFamily::Inet => Some(IpNet::V4(Ipv4Net::default())),
+        AddressFamily::Inet6 => Some(IpNet::V6(Ipv6Net::default())),
+        _ => None,
+    };
+    Some(ForeignRoute {
+        net: destination(route).or_else(default)?,
+        metric: metric(route).unwrap_or_default(),
+        mtu: mtu.filter(|mtu| *mtu > 0),
+        interfaces: (!interfaces.is_empty()).then_some(interfaces)?,
+    })
 }
 
 fn destination(route: &RouteMessage) -> Option<IpNet> {

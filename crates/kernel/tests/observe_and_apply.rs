@@ -248,6 +248,39 @@ fn the_underlay_is_what_is_up_and_not_ours() {
 }
 
 #[test]
+fn routes_of_others_tell_what_they_take() {
+    node("routes_of_others_tell_what_they_take", async |node| {
+        sh("ip link add eth0 mtu 9000 type veth peer name p0; ip link add eth1 mtu 1450 type veth peer name p1
+            ip link add wrn1 type veth peer name p2
+            for link in eth0 eth1 wrn1 p0 p1 p2; do ip link set $link up; done
+            ip addr add 192.0.2.1/24 dev eth0; ip addr add fd00::1/64 dev eth0 nodad
+            ip addr add 198.51.100.1/24 dev eth1
+            ip route add default via 198.51.100.2
+            ip route add 203.0.113.0/24 via 192.0.2.2 mtu 1400 metric 7
+            ip route add 203.0.114.0/24 nexthop via 192.0.2.2 nexthop via 198.51.100.2
+            ip route add unreachable 203.0.115.0/24
+            ip route add 10.244.2.0/24 dev eth0 proto 87; ip route add 10.244.1.5 dev wrn1");
+        let routes = node.kernel.underlay_routes().await.unwrap();
+        let mut seen: Vec<_> = routes
+            .iter()
+            .map(|route| (route.net.to_string(), route.metric, route.mtu))
+            .filter(|(net, ..)| !net.starts_with("ff00"))
+            .collect();
+        seen.sort();
+        let wanted = [
+            ("0.0.0.0/0", 0, 1450),
+            ("192.0.2.0/24", 0, 9000),
+            ("198.51.100.0/24", 0, 1450),
+            ("203.0.113.0/24", 7, 1400),
+            ("203.0.114.0/24", 0, 1450),
+            ("fd00::/64", 256, 9000),
+        ]
+        .map(|(net, metric, mtu)| (net.to_owned(), metric, mtu));
+        assert_eq!(seen, wanted);
+    });
+}
+
+#[test]
 fn a_change_by_hand_is_a_tick() {
     node("a_change_by_hand_is_a_tick", async |node| {
         let mut events = node.kernel.events().unwrap();

@@ -110,6 +110,9 @@ pub struct PeerStatus {
     pub internal_ips: Vec<IpAddr>,
     /// Seconds since the last completed handshake; `None`: never.
     pub handshake_age_seconds: Option<u64>,
+    /// What its path leaves for packets of pods, bytes, as far as the node's routes tell.
+    #[serde(default)]
+    pub mtu: Option<u32>,
     /// Bytes received from it, both lanes.
     pub rx_bytes: u64,
     /// Bytes sent to it, both lanes.

@@ -80,7 +80,12 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
         announcement: announcement(&cluster.mesh, local),
         peers: peers
             .iter()
-            .map(|chosen| (chosen.peer.node.name.clone(), chosen.plan()))
+            .map(|chosen| {
+                (
+                    chosen.peer.node.name.clone(),
+                    chosen.plan(&cluster.mesh, local, own_ips),
+                )
+            })
             .collect(),
         remote_networks,
         pod_mtu: links.pod_mtu,
@@ -104,12 +109,20 @@ impl Chosen<'_> {
         self.choice.route
     }
 
-    fn plan(&self) -> PeerPlan {
+    fn plan(&self, mesh: &Mesh, local: &Local, own_ips: &[IpAddr]) -> PeerPlan {
         let (endpoint, key) = match self.choice.route {
             Some(PeerRoute::Wireguard(key, endpoint)) => (Some(endpoint), Some((key.epoch, key.public_key))),
             Some(PeerRoute::Vxlan(_) | PeerRoute::Direct(_)) | None => (None, None),
         };
+        let found = |route: PeerRoute| {
+            let host = peer_address(own_ips, self.peer.node);
+            crate::mtu::path(local, own_ips, host, route.path().kind())
+        };
         PeerPlan {
+            mtu: self
+                .choice
+                .route
+                .map(|route| mesh.mtu.map_or_else(|| found(route), u32::from)),
             path: self.choice.route.map(PeerRoute::path),
             reason: self.choice.reason.clone(),
             endpoint,

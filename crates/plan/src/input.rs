@@ -33,6 +33,8 @@ pub struct Local {
     pub attachments: Vec<Attachment>,
     /// Addresses of the interfaces that are not ours.
     pub underlay: Vec<UnderlayAddress>,
+    /// Routes that are not ours: by which of them a peer's address is reached tells what the way to it takes.
+    pub underlay_routes: Vec<UnderlayRoute>,
     /// Pod networks of other nodes that were known before, of nodes that may be gone by now. Pods may still live there, or
     /// be sent to, so with encryption on they stay sealed.
     pub networks_before: BTreeSet<IpNet>,
@@ -51,6 +53,17 @@ pub struct Attachment {
     pub mac: Mac,
     /// Its addresses, at most one a family.
     pub addresses: Vec<IpAddr>,
+}
+
+/// One route that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderlayRoute {
+    /// Where it leads.
+    pub net: IpNet,
+    /// Its metric: of two routes to one network the one with the lower counts.
+    pub metric: u32,
+    /// What it takes, bytes: the MTU of its interface, or its own where that is smaller.
+    pub mtu: u32,
 }
 
 /// One address of an interface that is not ours.

@@ -33,7 +33,7 @@ pub mod step;
 pub use compute::compute;
 pub use diff::diff;
 pub use guard::{Carrier, Guard, OpenPod};
-pub use input::{Attachment, Cluster, Local, UnderlayAddress};
+pub use input::{Attachment, Cluster, Local, UnderlayAddress, UnderlayRoute};
 pub use lane::{Endpoints, LaneChange, LaneConfig, LaneObserved, PeerConfig, PeerObserved};
 pub use state::{Desired, Link, LinkKind, Mac, Observed, PeerPlan, Route, RouteTarget, Vxlan};
 pub use step::{Action, Step};

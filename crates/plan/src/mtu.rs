@@ -1,5 +1,6 @@
 //! MTUs: what a path takes of the underlay's, and what is left for pods. All in bytes.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use warren_model::{Family, PathKind};
@@ -25,14 +26,26 @@ pub fn overhead(path: PathKind, outer: Family) -> u32 {
     }
 }
 
-/// The MTU of the interface that carries this node's own addresses: the smallest if there are several.
-pub fn underlay(local: &Local, own_ips: &[IpAddr]) -> u32 {
+/// What the way to a host takes: the MTU of the route to it, the longest prefix that has it and of those the lowest metric;
+/// without a route that of the interface that carries this node's own addresses, the smallest if there are several.
+pub fn underlay(local: &Local, own_ips: &[IpAddr], host: Option<IpAddr>) -> u32 {
+    let routes = local.underlay_routes.iter();
+    let to_host = routes.filter(|route| host.is_some_and(|host| route.net.contains(&host)));
+    let by_route = to_host.min_by_key(|route| (Reverse(route.net.prefix_len()), route.metric, route.mtu));
     let carries_own = local
         .underlay
         .iter()
         .filter(|address| own_ips.contains(&address.net.addr()));
-    carries_own
-        .map(|address| address.mtu)
-        .min()
+    by_route
+        .map(|route| route.mtu)
+        .or_else(|| carries_own.map(|address| address.mtu).min())
         .unwrap_or(DEFAULT_UNDERLAY)
+}
+
+/// What is left for packets of pods on the way to a host by a kind of path: no less than IPv6 asks for.
+pub fn path(local: &Local, own_ips: &[IpAddr], host: Option<IpAddr>, kind: PathKind) -> u32 {
+    let outer = host.or(own_ips.first().copied()).map_or(Family::V4, Family::of);
+    underlay(local, own_ips, host)
+        .saturating_sub(overhead(kind, outer))
+        .max(MIN_IPV6)
 }

@@ -78,6 +78,8 @@ pub struct PeerPlan {
     pub endpoint: Option<SocketAddr>,
     /// Its key in the sending lane, and the key's epoch.
     pub key: Option<(Epoch, PublicKey)>,
+    /// What its path leaves for packets of pods, bytes, as far as this node's routes tell.
+    pub mtu: Option<u32>,
 }
 
 /// How the node's kernel says it is.

@@ -62,6 +62,7 @@ fn local(epochs: &[u32], can: &[PathKind]) -> Local {
             net: "192.0.2.1/24".parse().unwrap(),
             mtu: 1500,
         }],
+        underlay_routes: Vec::new(),
         networks_before: BTreeSet::new(),
         endpoints_before: BTreeMap::new(),
     }

@@ -142,6 +142,7 @@ fn local(cluster: &Cluster) -> anyhow::Result<Local> {
             net: IpNet::new(own.internal_ips[0], 8)?,
             mtu: 1500,
         }],
+        underlay_routes: Vec::new(),
         networks_before: networks.flat_map(|it| &it.pod_cidrs).map(|it| it.net()).collect(),
         endpoints_before: Endpoints::new(),
         node: own.name,

@@ -26,15 +26,20 @@ pub(super) fn links(
     peers: &[Chosen<'_>],
 ) -> Links {
     let with_ipv6 = own_cidrs.iter().any(|cidr| cidr.family() == Family::V6);
-    let outer = outer_family(own_ips, peers);
-    let underlay = mtu::underlay(local, own_ips);
+    let hosts: Vec<IpAddr> = peers
+        .iter()
+        .filter_map(|chosen| peer_address(own_ips, chosen.peer.node))
+        .collect();
     let of = |kind| match mesh.mtu {
         // The kernel takes IPv6 off an interface below its least MTU, and with it the pods' addresses.
         Some(mtu) if with_ipv6 => u32::from(mtu).max(mtu::MIN_IPV6),
         Some(mtu) => u32::from(mtu),
-        None => underlay
-            .saturating_sub(mtu::overhead(kind, outer))
-            .max(mtu::MIN_IPV6),
+        // An interface has one MTU for all peers.
+        None => hosts
+            .iter()
+            .map(|host| mtu::path(local, own_ips, Some(*host), kind))
+            .min()
+            .unwrap_or_else(|| mtu::path(local, own_ips, None, kind)),
     };
     let mut links = BTreeMap::new();
     for lane in lanes(local) {
@@ -81,18 +86,6 @@ fn vxlan_allowed(mesh: &Mesh, local: &Local) -> bool {
         Encryption::None => mesh.overlay.mode == OverlayMode::Vxlan,
     };
     allowed && local.can.contains(&PathKind::Vxlan)
-}
-
-/// The family with the larger headers among those that peers are reached by.
-fn outer_family(own_ips: &[IpAddr], peers: &[Chosen<'_>]) -> Family {
-    let of_peers = peers
-        .iter()
-        .filter_map(|chosen| peer_address(own_ips, chosen.peer.node))
-        .map(Family::of)
-        .max();
-    of_peers
-        .or(own_ips.first().map(|ip| Family::of(*ip)))
-        .unwrap_or(Family::V4)
 }
 
 /// Addresses, neighbours and FDB entries that carry the VXLAN overlay.

@@ -17,7 +17,7 @@ use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::VXLAN_INTERFACE;
 use warren_plan::{
     Attachment, Cluster, Endpoints, Link, LinkKind, Local, Mac, Observed, OpenPod, Route, RouteTarget,
-    UnderlayAddress, Vxlan, compute,
+    UnderlayAddress, UnderlayRoute, Vxlan, compute,
 };
 
 /// A cluster, a node in it, and a kernel that may hold anything.
@@ -85,21 +85,25 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
         keys,
         a_set_of_paths(),
         vec(an_underlay_address(), 0..3),
+        vec(an_underlay_route(), 0..4),
         btree_set(a_pod_cidr().prop_map(PodCidr::net), 0..3),
         some_endpoints(),
     )
         .prop_map(
-            |(attachments, epochs, can, underlay, networks_before, endpoints_before)| Local {
-                node: name(0),
-                keys: epochs
-                    .into_iter()
-                    .map(|epoch| (Epoch::new(epoch).unwrap(), key(100 + epoch as u8)))
-                    .collect(),
-                can,
-                attachments,
-                underlay,
-                networks_before,
-                endpoints_before,
+            |(attachments, epochs, can, underlay, underlay_routes, networks_before, endpoints_before)| {
+                Local {
+                    node: name(0),
+                    keys: epochs
+                        .into_iter()
+                        .map(|epoch| (Epoch::new(epoch).unwrap(), key(100 + epoch as u8)))
+                        .collect(),
+                    can,
+                    attachments,
+                    underlay,
+                    underlay_routes,
+                    networks_before,
+                    endpoints_before,
+                }
             },
         )
 }
@@ -299,6 +303,15 @@ fn an_underlay_address() -> impl Strategy<Value = UnderlayAddress> {
         net: IpNet::new(ip, if ip.is_ipv4() { 24 } else { 64 }).unwrap(),
         mtu,
     })
+}
+
+fn an_underlay_route() -> impl Strategy<Value = UnderlayRoute> {
+    let net = prop_oneof![
+        an_underlay_address().prop_map(|address| address.net.trunc()),
+        Just("0.0.0.0/0".parse().unwrap()),
+        Just("::/0".parse().unwrap()),
+    ];
+    (net, 0_u32..3, 1400_u32..9001).prop_map(|(net, metric, mtu)| UnderlayRoute { net, metric, mtu })
 }
 
 fn a_set_of_paths() -> impl Strategy<Value = BTreeSet<PathKind>> {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every check and test of the repository: hack/test.sh [--quick] [--require-all]
 #
-#   --quick        without a real Kubernetes API and without cargo-deny
+#   --quick        without a real Kubernetes API, without a virtual machine and without cargo-deny
 #   --require-all  a test that would be skipped fails instead; the same as WARREN_REQUIRE=all
 #
 # Sets up first whatever is missing (see hack/setup.sh). Stops at the first stage that fails; its name is on the
@@ -33,6 +33,7 @@ main() {
     stage 'other implementations of WireGuard' peers
     stage 'programs' cargo build --locked --workspace --bins
     stage 'tests' tests
+    [ "$QUICK" = yes ] || stage 'virtual machine' virtual_machine
     stage 'documentation examples' cargo test --locked --workspace --doc
     stage 'documentation' documentation
 }
@@ -86,6 +87,15 @@ tests() {
     local target
     target=$(cargo metadata --locked --no-deps --format-version 1 | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
     WARREN_BIN_DIR="$target/debug" cargo nextest run --locked --workspace
+}
+
+# The suites that need a kernel with WireGuard and IPIP.
+virtual_machine() {
+    if [ "$(uname -m)" != x86_64 ] && [ "${WARREN_REQUIRE:-}" != all ]; then
+        say "skipped: the virtual machine is an x86_64 one"
+    else
+        hack/vm.sh
+    fi
 }
 
 documentation() { RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps; }

@@ -11,8 +11,8 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use support::{
-    a_pod_on_each_of_two_nodes, assert_all_reach_all, crossed_since, devices, lab, peers, ping, status_when,
-    two_pods_a_node,
+    a_pod_on_each_of_two_nodes, assert_all_reach_all, crossed_since, devices, lab, lanes, peers, ping,
+    status_when, two_pods_a_node,
 };
 use warren_cluster::mesh_resource::Mesh;
 use warren_lab::{ApiKind, Counts, Families, LabOptions, Place, PodOptions};
@@ -93,7 +93,7 @@ async fn the_agent_restarts_under_traffic_without_losing_a_packet() {
     };
     let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
     assert_eq!(ping(&lab, &from, &to[0], 1).await, (1, 1));
-    let devices_before = devices(&lab, "node1").await;
+    let devices_before = lanes(&lab, "node1").await;
     assert_eq!(devices_before.len(), 2, "a device for each lane");
 
     let restart = async {
@@ -109,7 +109,7 @@ async fn the_agent_restarts_under_traffic_without_losing_a_packet() {
     );
     assert_eq!((v4, v6), ((300, 300), (300, 300)), "sent and received");
     assert_eq!(
-        devices(&lab, "node1").await,
+        lanes(&lab, "node1").await,
         devices_before,
         "the devices outlive the agent"
     );

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{PATIENCE, devices, lab, skip, two_pods_a_node};
+use support::{PATIENCE, devices, lab, lanes, skip, two_pods_a_node};
 use warren_lab::{LabOptions, Place, PodOptions};
 
 const WARREN_LAB: &str = env!("CARGO_BIN_EXE_warren-lab");
@@ -42,7 +42,7 @@ async fn uninstalling_a_node_leaves_nothing_of_warren_there() {
         disk.join("state").read_dir().unwrap().next().is_some(),
         "there was something"
     );
-    assert!(!devices(&lab, "node1").await.is_empty(), "there was something");
+    assert!(!lanes(&lab, "node1").await.is_empty(), "there was something");
 
     let uninstall = lab.run(node(), &["warren", "uninstall-node"]).await.unwrap();
     assert!(uninstall.success(), "{uninstall:?}");

@@ -120,6 +120,22 @@ pub(crate) async fn devices(lab: &Lab, node: &str) -> Vec<String> {
     output.stdout.lines().map(str::to_owned).collect()
 }
 
+/// The interfaces of a node's lanes, each with its number, which no later interface gets: where these are the same, the devices
+/// are, of whatever kind.
+pub(crate) async fn lanes(lab: &Lab, node: &str) -> Vec<String> {
+    let argv = ["ip", "-oneline", "link", "show"];
+    let output = lab.run(Place::Node(node.to_owned()), &argv).await.unwrap();
+    assert!(output.success(), "{output:?}");
+    let names = output.stdout.lines().filter_map(|line| {
+        let (number, rest) = line.split_once(": ")?;
+        let (name, _) = rest.split_once(':')?;
+        ["warren0", "warren1"]
+            .contains(&name)
+            .then(|| format!("{number} {name}"))
+    });
+    names.collect()
+}
+
 /// Sends echo requests, fifty a second, and tells how many of so many were sent and how many of those answered. Ends after
 /// twice the time that takes and 3 s, whatever is answered.
 pub(crate) async fn ping(lab: &Lab, from: &Place, to: &str, count: u32) -> (u32, u32) {

@@ -35,7 +35,7 @@ pub(crate) mod threads;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -70,6 +70,8 @@ pub struct Device {
     mailbox: Mailbox,
     staged: StagedBudget,
     drops: DropCounters,
+    /// Held by whoever carries a batch of frames from the interface, so that they leave in the order in which they came.
+    outbound: Mutex<()>,
     /// Held by whoever changes the device.
     configuring: Mutex<Configured>,
     /// Told when the sockets have been replaced.
@@ -117,6 +119,7 @@ impl Device {
             mailbox: Mailbox::default(),
             staged: StagedBudget::new(STAGED_BYTES),
             drops: DropCounters::default(),
+            outbound: Mutex::default(),
             configuring: Mutex::default(),
             rebound: Condvar::new(),
         })
@@ -135,6 +138,16 @@ impl Device {
     /// The time since the device started.
     fn now(&self) -> Millis {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The turn to carry a batch of frames from the interface.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, unless somebody else has it.
+    fn turn_if_free(&self) -> Option<MutexGuard<'_, ()>> {
+        self.outbound.try_lock().ok()
     }
 
     fn gate(&self) -> Option<Arc<Gate>> {

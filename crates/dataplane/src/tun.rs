@@ -173,16 +173,18 @@ impl Tun {
         self.datagrams
     }
 
-    /// Waits for the next frame that the kernel sends into the interface, and puts it to `parts`, one after the other.
-    /// Gives its length.
-    ///
-    /// # Errors
-    /// EBADFD once the interface has been deleted.
-    pub(crate) fn read(&self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        io::Read::read_vectored(&mut &self.file, parts)
+    /// Waits for the next frame that the kernel sends into the interface, or for the interface's end.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        let mut waiting = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        poll(&mut waiting, PollTimeout::NONE)?;
+        Ok(())
     }
 
-    /// As [`Self::read`], without waiting: WouldBlock when there is no frame.
+    /// Puts the next frame that the kernel has sent into the interface to `parts`, one after the other. Gives its length. One
+    /// caller at a time.
+    ///
+    /// # Errors
+    /// WouldBlock when there is no frame; EBADFD once the interface has been deleted.
     pub(crate) fn read_at_once(&self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         if self.impatient.load(Ordering::Relaxed) {
             match read_without_waiting(self.as_fd(), parts) {
@@ -195,7 +197,7 @@ impl Tun {
         let mut waiting = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
         match poll(&mut waiting, PollTimeout::ZERO)? {
             0 => Err(io::ErrorKind::WouldBlock.into()),
-            _ => self.read(parts),
+            _ => io::Read::read_vectored(&mut &self.file, parts),
         }
     }
 

@@ -46,6 +46,14 @@ struct Flows {
     last_source: Option<(IpAddr, Arc<Member>, bool)>,
 }
 
+/// How much came at once.
+pub(super) enum Load {
+    /// One datagram.
+    Little,
+    /// More.
+    Much,
+}
+
 /// What a batch looks at again and again.
 struct Scene {
     now: Millis,
@@ -71,11 +79,15 @@ impl<'d> Inbound<'d> {
     ///
     /// # Errors
     /// What the kernel says of the socket; it may be about a datagram sent earlier.
-    pub(super) fn carry_messages(&mut self, socket: &UdpSocket) -> io::Result<()> {
+    pub(super) fn carry_messages(&mut self, socket: &UdpSocket) -> io::Result<Load> {
         self.inbox.receive(socket)?;
         let scene = Scene {
             now: self.device.now(),
             tables: self.device.tables.load(),
+        };
+        let load = match self.inbox.message(0) {
+            Some(message) if self.inbox.len() == 1 && message.datagrams().nth(1).is_none() => Load::Little,
+            _ => Load::Much,
         };
         for at in 0..self.inbox.len() {
             if let Some(message) = self.inbox.message(at) {
@@ -85,7 +97,7 @@ impl<'d> Inbound<'d> {
         self.session = None;
         self.flows.last_source = None;
         self.write();
-        Ok(())
+        Ok(load)
     }
 
     /// Takes in the datagrams of one message.

@@ -21,6 +21,7 @@ use crate::udp::send::{Batch, Outbox, Run, Trouble};
 /// Datagrams on their way out, of one worker.
 pub(super) struct Outbound<'d> {
     device: &'d Device,
+    reader: Reader,
     slots: Slots,
     /// Slots in use: the first ones. Each has a datagram.
     datagrams: Vec<Range<usize>>,
@@ -75,10 +76,17 @@ enum NoRoute {
     Wait(Arc<Member>),
 }
 
+/// Whether the interface may have more frames.
+enum More {
+    No,
+    Maybe,
+}
+
 impl<'d> Outbound<'d> {
     pub(super) fn new(device: &'d Device) -> Self {
         Self {
             slots: Slots::new(device.mtu()),
+            reader: Reader::new(),
             device,
             datagrams: Vec::new(),
             runs: Vec::new(),
@@ -90,48 +98,86 @@ impl<'d> Outbound<'d> {
 
     /// Carries frames from the interface until it is gone. Gives the error that said so.
     pub(super) fn carry_frames(&mut self) -> io::Error {
-        let mut reader = Reader::new();
         loop {
-            let mut scene: Option<Scene> = None;
-            while self.datagrams.is_empty()
-                || self.datagrams.len() + reader.slots_wanted() <= self.slots.count()
-            {
-                let wait = scene.is_none();
-                match reader.read(&self.device.tun, &mut self.slots, self.datagrams.len(), wait) {
-                    Ok(arrival) => {
-                        let scene = scene.get_or_insert_with(|| Scene::of(self.device));
-                        self.carry(scene, &reader, &arrival);
-                    }
-                    Err(ReadError::Bad(error)) => {
-                        tracing::debug!(%error, "frame of the interface");
-                        self.device.drops.count(DropReason::NotIp);
-                    }
-                    Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(ReadError::Io(error)) if tun::is_gone(&error) => return error,
-                    Err(ReadError::Io(error)) => {
-                        tracing::debug!(%error, "reading the interface");
-                        self.device.drops.count(DropReason::InterfaceRefused);
-                        break;
-                    }
+            let mut waited = self.device.tun.wait();
+            while let Ok(()) = waited {
+                let turn = self.device.turn();
+                match self.carry_batch() {
+                    Ok(More::No) => break,
+                    Ok(More::Maybe) => {}
+                    Err(error) => waited = Err(error),
                 }
+                drop(turn);
             }
-            if let Some(scene) = scene {
-                self.flush(scene.now);
-                self.route = None;
+            if let Err(error) = waited
+                && tun::is_gone(&error)
+            {
+                return error;
             }
         }
     }
 
+    /// Carries what waits in the interface, if nobody else does so just now. Another thread than the one whose work this
+    /// is may be quicker, because it is awake.
+    pub(super) fn help(&mut self) {
+        if let Some(_turn) = self.device.turn_if_free()
+            && let Err(error) = self.carry_batch()
+        {
+            tracing::trace!(%error, "reading the interface");
+        }
+    }
+
+    /// Carries one batch of what waits in the interface. Whoever calls has the turn.
+    ///
+    /// # Errors
+    /// The interface is gone.
+    fn carry_batch(&mut self) -> io::Result<More> {
+        let mut scene: Option<Scene> = None;
+        let mut more = More::Maybe;
+        while self.datagrams.is_empty()
+            || self.datagrams.len() + self.reader.slots_wanted() <= self.slots.count()
+        {
+            match self
+                .reader
+                .read(&self.device.tun, &mut self.slots, self.datagrams.len())
+            {
+                Ok(arrival) => {
+                    let scene = scene.get_or_insert_with(|| Scene::of(self.device));
+                    self.carry(scene, &arrival);
+                }
+                Err(ReadError::Bad(error)) => {
+                    tracing::debug!(%error, "frame of the interface");
+                    self.device.drops.count(DropReason::NotIp);
+                }
+                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    more = More::No;
+                    break;
+                }
+                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(ReadError::Io(error)) if tun::is_gone(&error) => return Err(error),
+                Err(ReadError::Io(error)) => {
+                    tracing::debug!(%error, "reading the interface");
+                    self.device.drops.count(DropReason::InterfaceRefused);
+                    break;
+                }
+            }
+        }
+        if let Some(scene) = scene {
+            self.flush(scene.now);
+            self.route = None;
+        }
+        Ok(more)
+    }
+
     /// Makes data messages of a frame, or keeps its packets, or drops it.
-    fn carry(&mut self, scene: &mut Scene, reader: &Reader, arrival: &Arrival) {
+    fn carry(&mut self, scene: &mut Scene, arrival: &Arrival) {
         let frame = &arrival.frame;
         let longest = frame.longest_packet();
         if longest > self.slots.room() {
             self.make_room(scene, longest);
         }
         let count = frame.segments();
-        match self.find_route(scene, reader.headers()) {
+        match self.find_route(scene) {
             Ok(()) => {}
             Err(NoRoute::Drop(reason)) => return self.device.drops.count_many(reason, count),
             Err(NoRoute::Wait(member)) => {
@@ -139,7 +185,7 @@ impl<'d> Outbound<'d> {
                 for segment in 0..count {
                     let slot = if arrival.in_place { first + segment } else { first };
                     let device = self.device;
-                    device.stage(&member, self.packet(reader, arrival, segment, slot));
+                    device.stage(&member, self.packet(arrival, segment, slot));
                 }
                 return self.device.after_staging(&member, scene.now);
             }
@@ -160,11 +206,11 @@ impl<'d> Outbound<'d> {
                 self.flush(scene.now);
             }
             let slot = self.datagrams.len();
-            let len = self.packet(reader, arrival, segment, slot).len();
+            let len = self.packet(arrival, segment, slot).len();
             // A second one where there is room: two are sealed faster than one after the other.
             let second = (slot + 1 < self.slots.count()).then(|| segments.next()).flatten();
             if let Some(segment) = second {
-                let second = self.packet(reader, arrival, segment, slot + 1).len();
+                let second = self.packet(arrival, segment, slot + 1).len();
                 self.seal(scene.mtu, &[len, second], counter);
                 counter += 2;
             } else {
@@ -175,15 +221,15 @@ impl<'d> Outbound<'d> {
     }
 
     /// Completes a packet of a frame in a slot.
-    fn packet(&mut self, reader: &Reader, arrival: &Arrival, segment: usize, slot: usize) -> &[u8] {
+    fn packet(&mut self, arrival: &Arrival, segment: usize, slot: usize) -> &[u8] {
         let frame = &arrival.frame;
         let payload = frame.segment_payload(segment);
         let header_len = frame.header_len();
         let packet = &mut self.slots.packet(slot)[..header_len + payload.len()];
         if !arrival.in_place {
-            packet[header_len..].copy_from_slice(&reader.whole()[payload]);
+            packet[header_len..].copy_from_slice(&self.reader.whole()[payload]);
         }
-        frame.finish_segment(segment, reader.headers(), packet);
+        frame.finish_segment(segment, self.reader.headers(), packet);
         packet
     }
 
@@ -250,8 +296,8 @@ impl<'d> Outbound<'d> {
     }
 
     /// Finds out how the packet with these headers goes.
-    fn find_route(&mut self, scene: &Scene, headers: &[u8]) -> Result<(), NoRoute> {
-        let header = ip::Header::of(headers).ok_or(NoRoute::Drop(DropReason::NotIp))?;
+    fn find_route(&mut self, scene: &Scene) -> Result<(), NoRoute> {
+        let header = ip::Header::of(self.reader.headers()).ok_or(NoRoute::Drop(DropReason::NotIp))?;
         let key = (header.destination, header.ecn);
         if self.route.as_ref().is_some_and(|route| route.key == key) {
             return Ok(());

@@ -86,18 +86,9 @@ impl Reader {
         })
     }
 
-    /// Reads a frame of the interface into the slots from `first` on, of which there must be one at least.
-    pub(super) fn read(
-        &mut self,
-        tun: &Tun,
-        slots: &mut Slots,
-        first: usize,
-        wait: bool,
-    ) -> Result<Arrival, ReadError> {
-        self.read_with(slots, first, tun.has_headers(), |parts| match wait {
-            true => tun.read(parts),
-            false => tun.read_at_once(parts),
-        })
+    /// Reads a frame of the interface, if one waits, into the slots from `first` on, of which there must be one at least.
+    pub(super) fn read(&mut self, tun: &Tun, slots: &mut Slots, first: usize) -> Result<Arrival, ReadError> {
+        self.read_with(slots, first, tun.has_headers(), |parts| tun.read_at_once(parts))
     }
 
     /// Lays out the parts of the frame that is expected and lets `read` fill them.

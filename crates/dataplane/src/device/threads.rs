@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Device;
 use super::control::Control;
-use super::inbound::Inbound;
+use super::inbound::{Inbound, Load};
 use super::outbound::Outbound;
 use crate::udp::Family;
 
@@ -37,6 +37,7 @@ impl Device {
     /// Takes in datagrams from the socket of a family, and from those that replace it.
     fn receive(&self, family: Family) {
         let mut inbound = Inbound::new(self);
+        let mut outbound = Outbound::new(self);
         loop {
             let sockets = self.sockets.load_full();
             let Some(socket) = sockets.of(family) else {
@@ -45,8 +46,12 @@ impl Device {
             };
             while Arc::ptr_eq(&sockets, &self.sockets.load()) {
                 // An error reports on a datagram sent earlier (ICMP), which is not our affair; the next call receives.
-                if let Err(error) = inbound.carry_messages(socket) {
-                    tracing::trace!(%error, "receiving");
+                match inbound.carry_messages(socket) {
+                    // What is written to the interface is often answered before the call returns. Where little arrives, this
+                    // thread has carried the answer before the one whose work it is has woken up.
+                    Ok(Load::Little) => outbound.help(),
+                    Ok(Load::Much) => {}
+                    Err(error) => tracing::trace!(%error, "receiving"),
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! | module | what it is about |
 //! |---|---|
 //! | [`store`] | the keys of all epochs on this node, in memory and on disk |
+//! | [`rotation`] | when a node makes the next key, has settled in it, and destroys the one before; pure |
 //! | `directory` | the directory and the key files in it: durable, exclusive, private |
 //! | [`error`] | what can be wrong with it, and the remedy |
 //! | [`core_dumps`] | keep a process that holds keys from being dumped |
@@ -15,6 +16,7 @@
 pub mod core_dumps;
 mod directory;
 pub mod error;
+pub mod rotation;
 pub mod store;
 
 pub use core_dumps::{CoreDumps, forbid_core_dumps};

@@ -5,8 +5,9 @@
 mod rooms;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::UdpSocket;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
+use nix::sys::socket::{getsockopt, sockopt};
 use rooms::{Node, Room, cable, delivered, dropped, node, send, sh, silent, udp};
 use warren_kernel::veth::{self, PodLink};
 use warren_plan::{Action, Carrier, Guard, Mac, OpenPod, Route, RouteTarget};
@@ -372,6 +373,31 @@ fn what_leaves_by_a_lane_from_a_foreign_address_gets_the_lanes_own() {
             let own = [udp("192.0.2.1:9"), udp("[fd02::1]:9")];
             for (index, lane) in ["192.0.3.1", "fd03::1"].into_iter().enumerate() {
                 assert_eq!(delivered(&own[index], &remote[index]).to_string(), lane);
+            }
+        },
+    );
+}
+
+#[test]
+fn segments_of_a_connection_are_no_longer_than_its_path_takes() {
+    node(
+        "segments_of_a_connection_are_no_longer_than_its_path_takes",
+        async |node| {
+            let scene = Scene::new(node).await;
+            scene.route_remote("warren0", 3);
+            // The pod's own MTU is 1400. Header of IP and TCP off, and the 12 bytes of its time stamps.
+            for (mtu, segments) in [(1500, [1348, 1328]), (1300, [1248, 1228])] {
+                sh(&format!("ip link set warren0 mtu {mtu}"));
+                for (address, segment) in REMOTE.into_iter().zip(segments) {
+                    let to: SocketAddr = (address.parse::<IpAddr>().unwrap(), 80).into();
+                    let listener = scene.lane.run(move || TcpListener::bind(to).unwrap());
+                    let client = scene.pod.run(move || TcpStream::connect(to).unwrap());
+                    let (server, _) = listener.accept().unwrap();
+                    // Its own interface takes 1500, so this is what the pod was heard to take.
+                    let heard = getsockopt(&server, sockopt::TcpMaxSeg).unwrap();
+                    assert_eq!(heard, segment, "{address} by {mtu}");
+                    drop(client);
+                }
             }
         },
     );

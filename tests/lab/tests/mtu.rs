@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{a_pod_on_each_of_two_nodes, lab, status_when, until};
-use warren_lab::{Lab, LabOptions, Place};
+use warren_lab::{Lab, LabOptions, Place, PodOptions};
 
 #[tokio::test]
 async fn jumbo_frames_are_used_where_the_underlay_has_them_and_the_narrowest_way_decides() {
@@ -59,6 +59,43 @@ async fn jumbo_frames_are_used_where_the_underlay_has_them_and_the_narrowest_way
     })
     .await;
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+}
+
+#[tokio::test]
+async fn a_pod_whose_interface_has_more_than_the_lane_gets_segments_that_fit() {
+    let options = LabOptions {
+        nodes: 2,
+        ..LabOptions::default()
+    };
+    let Some(lab) = lab(options).await else { return };
+    let from = Place::Pod("from".into());
+    let server = Place::Pod("server".into());
+    lab.pod_add(PodOptions::new("from", "node1")).await.unwrap();
+    let mut listening = PodOptions::new("server", "node2");
+    listening.ports = vec!["tcp:80".parse().unwrap()];
+    let to = lab.pod_add(listening).await.unwrap().addresses;
+    // The agent would put it right.
+    lab.node_kill("node1").await.unwrap();
+    let node1 = Place::Node("node1".to_owned());
+    sh(
+        &lab,
+        node1,
+        "ip link set warren0 mtu 1300; ip link set warren1 mtu 1300",
+    )
+    .await;
+    // 1300 less the headers of IP and TCP, and 12 for time stamps.
+    for (address, segment) in to.iter().zip([1248, 1228]) {
+        let open =
+            format!("{{ exec 3<> /dev/tcp/{address}/80; read -rt 30 -u 3; }} > /dev/null 2>&1 < /dev/null &");
+        sh(&lab, from.clone(), &open).await;
+        let heard = format!("mss:{segment} ");
+        until(&format!("{address} to hear of {heard}"), async || {
+            sh(&lab, server.clone(), "ss -Htin state established")
+                .await
+                .contains(&heard)
+        })
+        .await;
+    }
 }
 
 fn agents(status: &Value) -> Vec<&Value> {

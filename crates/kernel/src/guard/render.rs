@@ -191,6 +191,13 @@ fn chains(guard: &Guard) -> BTreeMap<&'static str, Chain> {
             },
         ),
         (
+            "segments",
+            Chain {
+                make: " { type filter hook forward priority -150; policy accept; }",
+                rules: segments(),
+            },
+        ),
+        (
             // `masquerade` is a word of nft's own.
             "translate",
             Chain {
@@ -281,11 +288,20 @@ fn to_pod() -> Vec<String> {
     rules
 }
 
+/// Nobody makes a connection with longer segments than the path takes: a sender whose own interface has more (a client
+/// beyond the node, a pod until its MTU is changed) would have to learn it from ICMP, which many networks lose. The value
+/// in the packet is only ever lowered.
+fn segments() -> Vec<String> {
+    vec![format!("{PATHS} tcp flags syn tcp option maxseg size set rt mtu")]
+}
+
+/// What leaves by a path of ours.
+const PATHS: &str = "oifname { \"warren0\", \"warren1\", \"warren-vx\" }";
+
 /// Two translations of sources. What leaves by a path of ours from an address that is no pod's of this node (a process of
 /// the node that asked for a Service, a connection from outside to a NodePort) becomes the node-local address: the peer
 /// takes nothing else from this node. What pods send outside the pod network becomes the node's address, where wanted.
 fn translate() -> Vec<String> {
-    const PATHS: &str = "oifname { \"warren0\", \"warren1\", \"warren-vx\" }";
     vec![
         "oifname \"lo\" return".to_owned(),
         "oifname \"wrn*\" return".to_owned(),

@@ -10,6 +10,7 @@
 //! | [`links`], [`addresses`], [`routes`], [`neighbours`] | rtnetlink, one kind of object each |
 //! | [`sysctl`] | values below `/proc/sys/net`, and the record of what they were before us |
 //! | [`guard`] | the fail-closed nft table |
+//! | [`policy`] | the nft text of network policy, which nothing installs yet |
 //! | [`underlay`] | addresses of interfaces that are not ours |
 //! | [`events`] | a tick for every change that may matter |
 //! | [`netns`] | entering network namespaces |
@@ -33,6 +34,7 @@ pub mod links;
 pub mod neighbours;
 pub mod netlink;
 pub mod netns;
+pub mod policy;
 pub mod routes;
 pub mod sysctl;
 pub mod underlay;

@@ -5,20 +5,21 @@
 //! by name, because to leave a match out would be to match more: service accounts, Services, HTTP, `doNotTrack`, `preDNAT` and
 //! `applyOnForward`.
 
+mod resources;
 mod rule;
 mod spec;
 
-use warren_model::Refusal;
-
-use crate::cluster::NetworkSet;
 use crate::invalid::{Invalid, Problem, widest};
-use crate::labels::Labels;
 use crate::policy::{DEFAULT_TIER, Order, Policy, PolicyId, PolicyKind, PolicyRule};
 use crate::query::{Members, Query, Scope};
 use crate::selector::Selector;
-use crate::spec::{read_namespace_selector, read_net, read_selector, refuse_unknown, wrong_value};
+use crate::spec::{read_namespace_selector, read_selector, refuse_unknown, wrong_value};
 
-pub use spec::{EntitySpec, IcmpSpec, NetworkSetSpec, PolicySpec, RuleSpec};
+pub use resources::{
+    DEFAULT_ALLOW, EndpointPort, HostEndpointSpec, NetworkSetSpec, TierSpec, read_host_endpoint,
+    read_network_set, read_tier,
+};
+pub use spec::{EntitySpec, IcmpSpec, PolicySpec, RuleSpec};
 
 /// Reads a NetworkPolicy of a namespace.
 pub fn check(namespace: &str, name: &str, spec: &PolicySpec) -> Result<Policy, Box<Invalid>> {
@@ -38,35 +39,6 @@ pub fn check_global(name: &str, spec: &PolicySpec) -> Result<Policy, Box<Invalid
         name: name.to_owned(),
     };
     read(id, spec)
-}
-
-/// Reads a NetworkSet, or without a namespace a GlobalNetworkSet. Networks that are none are refused each for itself; the others
-/// count.
-pub fn read_network_set(
-    namespace: Option<&str>,
-    name: &str,
-    labels: Labels,
-    spec: &NetworkSetSpec,
-) -> (NetworkSet, Vec<Refusal>) {
-    let object = match namespace {
-        Some(namespace) => format!("NetworkSet/{namespace}/{name}"),
-        None => format!("GlobalNetworkSet/{name}"),
-    };
-    let mut refusals = Vec::new();
-    let mut nets = Vec::new();
-    for (index, text) in spec.nets.iter().flatten().enumerate() {
-        match read_net(text, &format!("spec.nets[{index}]")) {
-            Ok(net) => nets.push(net),
-            Err(problem) => refusals.push(Refusal::new(&*object, problem.code(), problem.to_string())),
-        }
-    }
-    let set = NetworkSet {
-        namespace: namespace.map(str::to_owned),
-        name: name.to_owned(),
-        labels,
-        nets,
-    };
-    (set, refusals)
 }
 
 fn read(id: PolicyId, spec: &PolicySpec) -> Result<Policy, Box<Invalid>> {

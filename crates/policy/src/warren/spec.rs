@@ -100,11 +100,3 @@ pub struct EntitySpec {
     #[serde(flatten)]
     pub unknown: Unknown,
 }
-
-/// `spec` of a NetworkSet or GlobalNetworkSet.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NetworkSetSpec {
-    /// Its networks.
-    pub nets: Option<Vec<String>>,
-}

@@ -2,12 +2,13 @@
 
 use warren_model::NodeName;
 use warren_policy::cluster::Failsafe;
+use warren_policy::policy::TierEnd;
 use warren_policy::{
-    Decision, Flow, HostEndpoint, Input, Interface, Labels, Protocol, Reason, RuleSet, Verdict, compile,
-    verdict,
+    Decision, Flow, HostEndpoint, Input, Interface, Labels, NamedPort, Order, Protocol, Reason, RuleSet,
+    Verdict, compile, verdict, warren,
 };
 
-use crate::world::{OUTSIDE, World, ip};
+use crate::world::{OUTSIDE, World, ip, yaml};
 
 const NODE1: &str = "192.0.2.1";
 const NODE2: &str = "192.0.2.2";
@@ -178,4 +179,83 @@ fn rules_find_host_endpoints_by_their_expected_addresses() {
         judge(&rules, NODE1, &y_a, Protocol::TCP, 22).ingress.decision,
         Decision::Deny
     );
+}
+
+#[test]
+fn a_host_endpoint_is_read_as_calicos_is_written() {
+    let spec = yaml(
+        "node: node1
+interfaceName: eth0
+expectedIPs: [192.0.2.1, 'fd00::1']
+profiles: [projectcalico-default-allow]
+ports: [{name: metrics, protocol: TCP, port: 9100}]",
+    );
+    let read = warren::read_host_endpoint("node1-eth0", Labels::default(), &spec);
+    let expected = HostEndpoint {
+        name: "node1-eth0".into(),
+        labels: Labels::default(),
+        node: node("node1"),
+        interface: Some(Interface::Named("eth0".into())),
+        expected_addresses: vec![ip("192.0.2.1"), ip("fd00::1")],
+        ports: vec![NamedPort {
+            name: "metrics".into(),
+            protocol: Protocol::TCP,
+            port: 9100,
+        }],
+        default_allow: true,
+    };
+    assert_eq!(read, Ok(expected));
+    let every = warren::read_host_endpoint(
+        "all",
+        Labels::default(),
+        &yaml("{node: node1, interfaceName: '*'}"),
+    );
+    let every = every.map(|it| (it.interface, it.default_allow));
+    assert_eq!(every, Ok((Some(Interface::Every), false)));
+}
+
+#[test]
+fn host_endpoints_and_tiers_that_are_not_understood_are_refused_by_name() {
+    for (spec, message) in [
+        (
+            "{node: node1}",
+            "spec: a host endpoint needs an interfaceName or expectedIPs",
+        ),
+        (
+            "{node: No Node, interfaceName: eth0}",
+            "spec.node: \"No Node\" is not a node's name",
+        ),
+        (
+            "{node: node1, expectedIPs: [ten]}",
+            "spec.expectedIPs[0]: \"ten\" is not an address",
+        ),
+        (
+            "{node: node1, interfaceName: eth0, profiles: [mine]}",
+            "spec.profiles: \"mine\"",
+        ),
+        (
+            "{node: node1, interfaceName: eth0, ports: [{name: a, protocol: TCP, port: 0}]}",
+            "spec.ports[0].port: \"0\"",
+        ),
+        (
+            "{node: node1, interfaceName: eth0, speed: 10}",
+            "spec.speed is not supported",
+        ),
+    ] {
+        let Err(refusal) = warren::read_host_endpoint("one", Labels::default(), &yaml(spec)) else {
+            panic!("{spec} was taken");
+        };
+        assert_eq!(refusal.object, "HostEndpoint/one");
+        assert!(refusal.message.contains(message), "{spec}: {refusal}");
+    }
+    let tier = |spec| warren::read_tier("security", &yaml(spec)).map(|tier| (tier.order, tier.end));
+    assert_eq!(
+        tier("{order: 10, defaultAction: Pass}").ok(),
+        Order::new(10.0).map(|ten| (ten, TierEnd::Pass))
+    );
+    assert_eq!(tier("{}"), Ok((Order::LAST, TierEnd::Deny)));
+    for spec in ["{defaultAction: Allow}", "{order: .nan}", "{rank: 1}"] {
+        let refused = tier(spec).map_err(|refusal| refusal.object);
+        assert_eq!(refused, Err("Tier/security".to_owned()), "{spec}");
+    }
 }

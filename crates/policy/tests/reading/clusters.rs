@@ -12,11 +12,11 @@ use warren_policy::kubernetes::{EgressRule, IngressRule, IpBlock, NetworkPolicyS
 use warren_policy::spec::{IntOrString, LabelSelector, Requirement};
 use warren_policy::{Cluster, Flow, Labels, NamedPort, Namespace, Pod, Protocol};
 
-const NAMESPACES: [&str; 3] = ["one", "two", "three"];
-const KEYS: [&str; 3] = ["app", "env", "tier"];
-const VALUES: [&str; 3] = ["a", "b", "c"];
-const PORT_NAMES: [&str; 3] = ["http", "dns", "admin"];
-const PORTS: [u16; 4] = [53, 80, 81, 8080];
+pub(crate) const NAMESPACES: [&str; 3] = ["one", "two", "three"];
+pub(crate) const KEYS: [&str; 3] = ["app", "env", "tier"];
+pub(crate) const VALUES: [&str; 3] = ["a", "b", "c"];
+pub(crate) const PORT_NAMES: [&str; 3] = ["http", "dns", "admin"];
+pub(crate) const PORTS: [u16; 4] = [53, 80, 81, 8080];
 const PROTOCOLS: [Protocol; 3] = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
 const BLOCKS: [(&str, &[&str]); 6] = [
     ("10.0.0.0/8", &["10.0.1.0/24", "10.0.0.3/32"]),
@@ -69,7 +69,7 @@ pub(crate) fn case(flows: usize) -> impl Strategy<Value = Case> {
 
 /// Two ends, a protocol and a port: of pods most of the time.
 #[derive(Clone, Debug)]
-struct Ends {
+pub(crate) struct Ends {
     v6: bool,
     from: Index,
     to: Index,
@@ -77,7 +77,7 @@ struct Ends {
     port: u16,
 }
 
-fn ends() -> impl Strategy<Value = Ends> {
+pub(crate) fn ends() -> impl Strategy<Value = Ends> {
     let protocol = prop_oneof![3 => Just(Protocol::TCP), 1 => select(&PROTOCOLS[..])];
     let parts = (
         any::<bool>(),
@@ -96,7 +96,7 @@ fn ends() -> impl Strategy<Value = Ends> {
 }
 
 impl Ends {
-    fn flow(&self, cluster: &Cluster) -> Flow {
+    pub(crate) fn flow(&self, cluster: &Cluster) -> Flow {
         let pods = cluster.pods.iter().flat_map(|pod| &pod.addresses);
         let nodes = cluster.nodes.values().flatten();
         let mut all: Vec<IpAddr> = pods.chain(nodes).copied().collect();
@@ -106,7 +106,7 @@ impl Ends {
     }
 }
 
-fn cluster() -> impl Strategy<Value = Cluster> {
+pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let pods = vec(
         (
             select(&NAMESPACES[..]),
@@ -156,7 +156,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
     })
 }
 
-fn labels() -> impl Strategy<Value = Labels> {
+pub(crate) fn labels() -> impl Strategy<Value = Labels> {
     vec((select(&KEYS[..]), select(&VALUES[..])), 0..4).prop_map(|pairs| pairs.into_iter().collect())
 }
 

@@ -119,7 +119,11 @@ mod tests {
         };
         Guard {
             sealed: ["10.1.0.0/24".parse().unwrap()].into(),
-            clear: [("10.2.0.0/24".parse().unwrap(), warren_plan::Carrier::Vxlan)].into(),
+            clear: [(
+                "10.2.0.0/24".parse().unwrap(),
+                warren_plan::Clear::by(warren_plan::Carrier::Vxlan),
+            )]
+            .into(),
             pods: [pod].into(),
             ..Guard::default()
         }

@@ -131,6 +131,8 @@ pub enum WireguardKind {
     Kernel,
     /// The userspace device, warren-wg.
     Userspace,
+    /// Neither: peers reach the node by spec.fallback only. Devices that stand stay until no peer needs them.
+    None,
 }
 
 impl Config {

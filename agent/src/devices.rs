@@ -31,6 +31,8 @@ const PATIENCE: u32 = 2;
 pub struct Devices {
     kind: Kind,
     reason: String,
+    /// Whether the node is to do WireGuard; otherwise the devices that stand are only kept until no peer needs them.
+    wanted: bool,
     /// How often in a row each lane's device has not answered.
     unanswered: [AtomicU32; 2],
 }
@@ -66,6 +68,10 @@ impl Devices {
                 Ok(kind) => Self::new(kind, "chosen by --wireguard userspace"),
                 Err(why) => Self::new(Kind::None, format!("--wireguard userspace, but {why}")),
             },
+            WireguardKind::None => Self {
+                wanted: false,
+                ..Self::new(standing(kernel).await, "--wireguard none")
+            },
             WireguardKind::Auto => match of_kernel(kernel).await {
                 Ok(kind) => Self::new(kind, "the kernel has WireGuard"),
                 Err(no_kernel) => match userspace() {
@@ -80,18 +86,20 @@ impl Devices {
         Self {
             kind,
             reason: reason.into(),
+            wanted: true,
             unanswered: [AtomicU32::new(0), AtomicU32::new(0)],
         }
     }
 
     /// Whether this node can do WireGuard at all.
     pub fn available(&self) -> bool {
-        !matches!(self.kind, Kind::None)
+        self.wanted && !matches!(self.kind, Kind::None)
     }
 
     /// `kernel`, `userspace` or `none`.
     pub fn kind(&self) -> &'static str {
         match self.kind {
+            _ if !self.wanted => "none",
             Kind::Kernel { .. } => "kernel",
             Kind::Userspace(_) => "userspace",
             Kind::None => "none",
@@ -238,6 +246,18 @@ async fn of_kernel(kernel: &Arc<Kernel>) -> Result<Kind, WireguardError> {
         kernel: Arc::clone(kernel),
         wireguard: KernelWireguard::new()?,
     })
+}
+
+/// The kind of device that stands, or could.
+async fn standing(kernel: &Arc<Kernel>) -> Kind {
+    if let Ok(Kind::Userspace(devices)) = userspace() {
+        let answers = Lane::ALL.map(|lane| devices.observe(lane.interface()));
+        let answers = futures::future::join_all(answers).await;
+        if answers.iter().any(|answer| matches!(answer, Ok(Some(_)))) {
+            return Kind::Userspace(devices);
+        }
+    }
+    of_kernel(kernel).await.unwrap_or(Kind::None)
 }
 
 fn userspace() -> Result<Kind, String> {

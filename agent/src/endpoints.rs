@@ -78,7 +78,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use warren_model::{Lane, Mesh, PublicKey};
-    use warren_plan::{Cluster, LaneChange, LaneConfig, Local, PeerConfig, Step, compute};
+    use warren_plan::{Cluster, InForce, LaneChange, LaneConfig, Local, PeerConfig, Step, compute};
 
     use super::*;
 
@@ -96,6 +96,7 @@ mod tests {
             underlay_routes: Vec::new(),
             networks_before: BTreeSet::new(),
             endpoints_before: Endpoints::new(),
+            in_force: InForce::default(),
         };
         let cluster = Cluster {
             mesh: Mesh::default(),

@@ -10,6 +10,7 @@ use warren_cluster::client::{ClientConfig, ClientError};
 use warren_cluster::publish::{needs_publish, publish};
 use warren_cluster::write::{Retry, WriteError};
 use warren_model::NodeName;
+use warren_plan::Action;
 use warren_telemetry::{Drain, Gate};
 
 use crate::view::View;
@@ -85,12 +86,14 @@ impl Publishing {
         // Peers send as soon as they know the key: it is told only once the lane it belongs to stands.
         let stands = |link: &str| view.observed.links.get(link).is_some_and(|link| link.up);
         let lanes_stand = desired.lanes.keys().all(|lane| stands(lane.interface()));
+        // And they send by a path as soon as they are told that it is taken.
+        let is_done = !view.failures.iter().any(|failure| carries(&failure.step.action));
         match (&desired.announcement, own) {
             (Some(announcement), Some(own)) if !needs_publish(Some(own), announcement) => {
                 self.published.open();
                 written.shown();
             }
-            (Some(announcement), Some(own)) if lanes_stand => {
+            (Some(announcement), Some(own)) if lanes_stand && is_done => {
                 let content = format!("{} {}", own.uid, announcement.to_json());
                 held_back = written.held_back(&content);
                 if held_back.is_none() {
@@ -122,6 +125,28 @@ impl Publishing {
             Err(error) => self.published.close(error.to_string()),
         }
         written
+    }
+}
+
+/// Whether what is published of the paths is not true while this is not done.
+fn carries(action: &Action) -> bool {
+    match action {
+        Action::InstallGuard(_)
+        | Action::CreateLane(..)
+        | Action::CreateVxlan(..)
+        | Action::SetUp(_)
+        | Action::SetRoute(..) => true,
+        Action::SetMtu(..)
+        | Action::ConfigureLane(..)
+        | Action::SetSysctl(..)
+        | Action::AddAddress(..)
+        | Action::SetNeighbour(..)
+        | Action::SetFdb(..)
+        | Action::RemoveRoute(_)
+        | Action::RemoveFdb(_)
+        | Action::RemoveNeighbour(..)
+        | Action::RemoveAddress(..)
+        | Action::RemoveLink(..) => false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use warren_cluster::{HealthReader, WatchHealth};
-use warren_model::{Encryption, NodeName};
+use warren_model::{Encryption, Fallback, NodeName};
 use warren_telemetry::{Drain, Gate, Readiness};
 
 use crate::cni_conf;
@@ -119,13 +119,14 @@ impl Follower {
             None => gates.guard.open(),
             Some(failure) => gates.guard.close(failure.error.clone()),
         }
-        let encrypts = view.snapshot.mesh.encryption == Encryption::Wireguard;
+        let mesh = &view.snapshot.mesh;
+        let needs_wireguard = mesh.encryption == Encryption::Wireguard && mesh.fallback == Fallback::None;
         match view.lane_down() {
             Some(lane) => gates.lanes.close(
                 view.first_error()
                     .unwrap_or_else(|| format!("{lane} is not up yet")),
             ),
-            None if encrypts && !self.devices.available() => gates.lanes.close(self.devices.reason()),
+            None if needs_wireguard && !self.devices.available() => gates.lanes.close(self.devices.reason()),
             None => gates.lanes.open(),
         }
         if view.pool(self.node.as_str()).cidrs().is_empty() {

@@ -9,6 +9,7 @@ mod pace;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
@@ -18,8 +19,8 @@ use warren_ipam::Owner;
 use warren_kernel::{Kernel, KernelEvent, sysctl};
 use warren_keymgr::KeyStore;
 use warren_model::status::{DropCount, PlanReport, PlannedStep};
-use warren_model::{NodeName, PathKind};
-use warren_plan::{Cluster, Guard, Local, Step, compute, diff};
+use warren_model::{Accord, NodeName, PathKind};
+use warren_plan::{Cluster, Guard, InForce, Local, Step, accord, compute, diff};
 use warren_telemetry::{Drain, Heartbeat};
 
 use crate::attachments::SharedAttachments;
@@ -70,6 +71,8 @@ pub struct Reconciler {
     views: watch::Sender<Arc<View>>,
     opened: Opened,
     settled: Option<Settled>,
+    /// The accord this node has come to, and when.
+    accord: Option<(Accord, Instant)>,
     pass: u64,
     /// Whether those have been greeted that the agent before this one may have left ungreeted.
     has_greeted: bool,
@@ -88,6 +91,7 @@ impl Reconciler {
                 views,
                 opened: opened.clone(),
                 settled: None,
+                accord: None,
                 pass: 0,
                 has_greeted: false,
             },
@@ -135,6 +139,13 @@ impl Reconciler {
             }
             let view = Arc::new(self.pass().await);
             pace.passed(Instant::now(), view.first_error().is_some());
+            if view
+                .desired
+                .as_ref()
+                .is_some_and(|desired| desired.awaits_handshake)
+            {
+                pace.hurry(Instant::now());
+            }
             self.views.send_replace(Arc::clone(&view));
             if view.desired.is_some() {
                 self.opened.clear();
@@ -234,7 +245,8 @@ impl Reconciler {
 
     async fn fill(&mut self, view: &mut View, leaked: &mut Vec<Owner>) -> anyhow::Result<()> {
         let parts = &mut self.parts;
-        if parts.devices.available() && parts.keys.public_keys().is_empty() {
+        // A node that cannot do WireGuard has one too: without a key nothing is published, and nobody would know what it can.
+        if parts.keys.public_keys().is_empty() {
             parts.keys.ensure(first_epoch(&view.snapshot, &parts.node))?;
         }
         let mut cluster = Cluster {
@@ -247,7 +259,7 @@ impl Reconciler {
         let (observed, drops) = parts.kernel.observe_with_drops(&[]).await?;
         view.observed = observed;
         parts.devices.observe(&mut view.observed).await?;
-        let local = Local {
+        let mut local = Local {
             node: parts.node.clone(),
             keys: parts.keys.public_keys().into_iter().collect(),
             can: can(&parts.devices),
@@ -256,7 +268,10 @@ impl Reconciler {
             underlay_routes: parts.kernel.underlay_routes().await?,
             networks_before: parts.boot_guard.networks(),
             endpoints_before: parts.endpoints.get().clone(),
+            in_force: InForce::default(),
         };
+        let age = age_of(&mut self.accord, accord(&cluster, &local), Instant::now());
+        local.in_force = InForce::observed(&view.observed, age);
         let desired = compute(&cluster, &local);
         // Only now it is known which are asked for. One that is not there yet belongs to an interface that is not either.
         let values = desired
@@ -297,6 +312,17 @@ fn answer(waiting: Vec<Request>, view: &Arc<View>) {
             Request::Open(_, reply) => reply.send(OpenedBy::Pass(Arc::clone(view))).is_ok(),
             Request::Pass(reply) | Request::Look(reply) => reply.send(Arc::clone(view)).is_ok(),
         };
+    }
+}
+
+/// For how long this has been the accord.
+fn age_of(known: &mut Option<(Accord, Instant)>, accord: Accord, now: Instant) -> Duration {
+    match known {
+        Some((same, since)) if *same == accord => now.saturating_duration_since(*since),
+        _ => {
+            *known = Some((accord, now));
+            Duration::ZERO
+        }
     }
 }
 

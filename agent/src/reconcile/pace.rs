@@ -8,6 +8,8 @@ use tokio::time::Instant;
 const RESYNC: Duration = Duration::from_secs(10);
 /// The pause before a failed pass is repeated, doubled each time up to [`RESYNC`].
 const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// The pause before something is looked at again that comes about soon.
+const SOON: Duration = Duration::from_millis(20);
 /// For how long no event of the kernel comes before a pass: one act there makes several, and pods that end together many.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long events of the kernel are gathered at most.
@@ -80,6 +82,11 @@ impl Pace {
         };
     }
 
+    /// Takes note of something that comes about soon and that nobody will tell of.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.resync = self.resync.min(now + SOON);
+    }
+
     /// When the next pass is due.
     pub(super) fn due(&self) -> Instant {
         let events = self.events.as_ref();
@@ -125,6 +132,17 @@ mod tests {
             pace.guard_changed(start + GUARD_PAUSE / 2);
             assert_eq!(pace.due(), start + GUARD_PAUSE);
         }
+    }
+
+    #[test]
+    fn what_comes_about_soon_is_looked_at_again_soon_and_once() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.passed(start, false);
+        pace.hurry(start);
+        assert_eq!(pace.due(), start + SOON);
+        pace.passed(start + SOON, false);
+        assert_eq!(pace.due(), start + SOON + RESYNC);
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn read(reader: &mut Reader<'_>) -> Mesh {
             .field("spec.natOutgoing", "true or false")
             .unwrap_or(default.nat_outgoing),
         pod_networks: pod_networks(reader),
+        generation: default.generation,
     }
 }
 
@@ -317,6 +318,7 @@ mod tests {
                 "10.244.0.0/16".parse().unwrap(),
                 "fd00:10:244::/48".parse().unwrap(),
             ],
+            generation: 0,
         };
         assert_eq!(decode_spec(&spec), Ok(expected));
     }

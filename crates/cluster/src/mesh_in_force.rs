@@ -72,7 +72,10 @@ impl MeshInForce {
         self.problems.clear();
         match decode_spec(&object.spec).and_then(|mesh| self.not_backwards(object, mesh)) {
             Ok(mesh) => {
-                self.mesh = mesh;
+                self.mesh = Mesh {
+                    generation: object.generation,
+                    ..mesh
+                };
                 self.uid = Some(object.uid.clone());
             }
             Err(errors) => {

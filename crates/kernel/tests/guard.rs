@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use nix::sys::socket::{getsockopt, sockopt};
 use rooms::{Node, Room, cable, delivered, dropped, node, send, sh, silent, udp};
 use warren_kernel::veth::{self, PodLink};
-use warren_plan::{Action, Carrier, Guard, Mac, OpenPod, Route, RouteTarget};
+use warren_plan::{Action, Carrier, Clear, Guard, Mac, OpenPod, Route, RouteTarget};
 
 /// A pod on the node, an underlay neighbour, and what is at the far end of lane 0 and of the VXLAN interface. Lane and
 /// VXLAN are plain veths under those names: the guard goes by names.
@@ -223,7 +223,7 @@ fn a_clear_network_goes_by_its_carrier_or_a_lane() {
             (Carrier::Vxlan, [false, true, true]),
         ] {
             let nets = ["10.244.2.0/24", "fd10:244:2::/64"];
-            scene.guard.clear = nets.map(|net| (net.parse().unwrap(), carrier)).into();
+            scene.guard.clear = nets.map(|net| (net.parse().unwrap(), Clear::by(carrier))).into();
             scene.install().await;
             for ((room, (end, number)), allowed) in rooms.iter().zip(ends).zip(allowed) {
                 scene.route_remote(end, number);

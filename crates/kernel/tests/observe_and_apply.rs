@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt;
 use rooms::{node, sh, try_sh};
 use warren_kernel::{Kernel, KernelError, KernelEvent, uninstall};
-use warren_plan::{Action, Carrier, Guard, LinkKind, Mac, Observed, OpenPod, Route, RouteTarget, Vxlan};
+use warren_plan::{
+    Action, Carrier, Clear, Guard, LinkKind, Mac, Observed, OpenPod, Route, RouteTarget, Vxlan,
+};
 
 fn vxlan(local: &str) -> Vxlan {
     Vxlan {
@@ -72,7 +74,7 @@ fn every_action_does_to_the_kernel_what_it_does_to_the_model() {
             let mut steps = vec![
                 Action::InstallGuard(Guard {
                     sealed: BTreeSet::from([net4, net6]),
-                    clear: BTreeMap::from([("10.244.3.0/24".parse().unwrap(), Carrier::Direct)]),
+                    clear: BTreeMap::from([("10.244.3.0/24".parse().unwrap(), Clear::by(Carrier::Direct))]),
                     pods: BTreeSet::from([OpenPod {
                         interface: "wrn1".to_owned(),
                         address: v4,

@@ -1,13 +1,15 @@
 //! What a node publishes about itself: the value of the Node annotation `warren-mesh.io/wireguard`.
 //!
 //! One JSON value, so that a reader never sees half an update:
-//! `{"version":1,"keys":[{"epoch":3,"publicKey":"<base64>","port":51821}],"settled":3,"paths":["wireguard","vxlan"]}`.
+//! `{"version":1,"keys":[{"epoch":3,"publicKey":"<base64>","port":51821}],"settled":3,"paths":["wireguard","vxlan"],
+//! "progress":{"accepts":"<16 digits>","sends":"<16 digits>","by":["wireguard"]}}`.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::accord::{Accord, Progress};
 use crate::epoch::Epoch;
 use crate::key::PublicKey;
 use crate::path::PathKind;
@@ -38,6 +40,9 @@ pub struct Announcement {
     pub settled: Epoch,
     /// The kinds of path this node can send and receive on.
     pub paths: BTreeSet<PathKind>,
+    /// How far it has come with the paths that the mesh asks for; `None` where it does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 /// One public key of a node.
@@ -65,8 +70,18 @@ impl Announcement {
             keys,
             settled,
             paths,
+            progress: None,
         }
         .checked()
+    }
+
+    /// The same that also says how far the node has come.
+    #[must_use]
+    pub fn with_progress(self, progress: Progress) -> Self {
+        Self {
+            progress: Some(progress),
+            ..self
+        }
     }
 
     /// Reads the annotation's value.
@@ -81,6 +96,13 @@ impl Announcement {
             keys: Vec<AnnouncedKey>,
             settled: Epoch,
             paths: Vec<String>,
+            progress: Option<WireProgress>,
+        }
+        #[derive(Deserialize)]
+        struct WireProgress {
+            accepts: Accord,
+            sends: Option<Accord>,
+            by: Vec<String>,
         }
         if text.len() > MAX_BYTES {
             return Err(AnnouncementError::TooLong { bytes: text.len() });
@@ -97,7 +119,15 @@ impl Announcement {
         // A newer agent may know more kinds of path; the ones not known here are simply not usable with that peer.
         let known = |word: &String| serde_json::from_value(serde_json::Value::String(word.clone())).ok();
         let paths = wire.paths.iter().filter_map(known).collect();
-        Self::new(wire.keys, wire.settled, paths)
+        let progress = wire.progress.map(|progress| Progress {
+            accepts: progress.accepts,
+            sends: progress.sends,
+            by: progress.by.iter().filter_map(known).collect(),
+        });
+        Ok(Self {
+            progress,
+            ..Self::new(wire.keys, wire.settled, paths)?
+        })
     }
 
     /// The annotation's value. The same announcement always gives the same bytes.
@@ -235,6 +265,34 @@ mod tests {
         let announcement = Announcement::parse(&text).unwrap();
         assert_eq!(announcement.to_json(), text);
         assert_eq!(announcement.keys[0].epoch.lane().interface(), "warren1");
+    }
+
+    #[test]
+    fn how_far_a_node_has_come_is_read_as_it_is_written() {
+        let progress =
+            r#"{"accepts":"00000000000000a1","sends":"00000000000000a0","by":["wireguard","vxlan"]}"#;
+        for progress in [
+            progress.to_owned(),
+            progress.replace(r#""sends":"00000000000000a0","#, ""),
+        ] {
+            let text = format!(
+                r#"{{"version":1,"keys":[{{"epoch":3,"publicKey":"{KEY}","port":51821}}],"settled":3,"paths":["vxlan"],"progress":{progress}}}"#
+            );
+            let announcement = Announcement::parse(&text).unwrap();
+            assert_eq!(announcement.to_json(), text);
+            let progress = announcement.progress.unwrap();
+            assert!(
+                !progress.has_settled(progress.accepts),
+                "it accepts more than it sends by"
+            );
+        }
+        let damaged = format!(
+            r#"{{"version":1,"keys":[{{"epoch":3,"publicKey":"{KEY}","port":51821}}],"settled":3,"paths":[],"progress":{{"accepts":"1","by":[]}}}}"#
+        );
+        assert_eq!(
+            Announcement::parse(&damaged).unwrap_err().code(),
+            "annotation-malformed"
+        );
     }
 
     #[test]

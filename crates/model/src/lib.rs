@@ -11,11 +11,13 @@
 //! | [`epoch`] | key epochs and the lane each one lives in |
 //! | [`fnv`] | the hash that names and marks are made with |
 //! | [`path`] | the ways a packet can reach a peer node |
+//! | [`accord`] | how far a node has come with the paths that the mesh asks for |
 //! | [`announcement`] | what a node publishes about itself, as the annotation `warren-mesh.io/wireguard` |
 //! | [`node`], [`pod`], [`mesh`] | the three kinds of API object an agent acts on |
 //! | [`refusal`] | one object that is not acted on, and why |
 //! | [`status`] | what an agent answers when asked how it is; read by `warren status` |
 
+pub mod accord;
 pub mod announcement;
 pub mod cidr;
 pub mod epoch;
@@ -29,6 +31,7 @@ pub mod pod;
 pub mod refusal;
 pub mod status;
 
+pub use accord::{Accord, Progress};
 pub use announcement::{AnnouncedKey, Announcement, AnnouncementError};
 pub use cidr::{Family, PodCidr, PodCidrError};
 pub use epoch::{Epoch, Lane};

@@ -29,6 +29,9 @@ pub struct Mesh {
     /// `spec.podNetworks`: ranges that hold pods of any node, known or not yet known. With encryption on nothing to or
     /// from them ever crosses in the clear, not even before the node that owns a part of them is known.
     pub pod_networks: Vec<IpNet>,
+    /// `metadata.generation`: rises with each change of the spec, so that nodes can tell which of two equal ones they speak
+    /// of. 0 without the object.
+    pub generation: i64,
 }
 
 impl Default for Mesh {
@@ -52,6 +55,7 @@ impl Default for Mesh {
             },
             nat_outgoing: true,
             pod_networks: Vec::new(),
+            generation: 0,
         }
     }
 }

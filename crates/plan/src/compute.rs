@@ -3,6 +3,7 @@
 //! It never fails. What cannot be used is refused by name and left out, and the rest goes on. It does not depend on
 //! the order in which anything became known.
 
+mod chosen;
 mod links;
 mod peers;
 
@@ -12,14 +13,21 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use warren_model::mesh::MESH_NAME;
 use warren_model::{
-    AnnouncedKey, Announcement, Encryption, Epoch, Family, Lane, Mesh, NodeName, PodCidr, Refusal,
+    Accord, AnnouncedKey, Announcement, Encryption, Epoch, Family, Lane, Mesh, NodeName, PathKind, PodCidr,
+    Progress, Refusal,
 };
 
-use crate::guard::{Carrier, Guard};
+use crate::guard::Guard;
+use crate::handover;
 use crate::input::{Cluster, Local};
 use crate::lane::LaneConfig;
-use crate::path_choice::{Choice, PeerRoute, choose, peer_address};
-use crate::state::{Desired, PeerPlan, Route, RouteTarget};
+use crate::path_choice::{PeerRoute, gateway, peer_address};
+use crate::state::{Desired, Route, RouteTarget};
+use chosen::Chosen;
+
+/// The keepalive interval of a peer whose first handshake is awaited, in seconds: a device that is given one sends the first
+/// at once, and has to shake hands for it.
+const HANDSHAKE_CAUSE: u16 = 25;
 
 /// How this node should be, given the cluster and the node as they are now.
 pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
@@ -37,25 +45,19 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
         remote_networks.extend(&local.networks_before);
     }
 
-    let mut choices = BTreeMap::new();
-    for peer in &accepted.peers {
-        choices.insert(
-            peer.node.name.clone(),
-            choose(&cluster.mesh, local, own_ips, peer.node, &peer.keys),
-        );
-    }
+    let accord = handover::accord(cluster, local);
+    let offered = handover::offered(cluster, local, accord);
     let peers: Vec<Chosen<'_>> = accepted
         .peers
         .iter()
-        .map(|peer| Chosen {
-            peer,
-            choice: &choices[&peer.node.name],
-        })
+        .map(|peer| Chosen::new(peer, cluster, local, own_ips, accord, &offered))
         .collect();
+    let guard = guard(cluster, local, own_cidrs, &remote_networks, &peers);
+    let lanes = links::lanes(local, &peers);
 
-    let links = links::links(&cluster.mesh, local, own_ips, own_cidrs, &peers);
+    let links = links::links(&cluster.mesh, local, own_ips, own_cidrs, &lanes, &guard, &peers);
     let overlay = links::overlay(&links.links, own_cidrs, &peers);
-    let lane_addresses = links::lanes(local).flat_map(|lane| {
+    let lane_addresses = lanes.iter().flat_map(|lane| {
         own_cidrs
             .iter()
             .map(move |cidr| (lane.interface().to_owned(), cidr.node_address()))
@@ -68,16 +70,17 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
             .any(|(_, address)| *address == cidr.node_address())
     };
     let sources: Vec<PodCidr> = own_cidrs.iter().filter(carried).copied().collect();
-    let guard = guard(&cluster.mesh, own_cidrs, &remote_networks, &peers);
     let mut desired = Desired {
-        routes: routes(own_cidrs, &sources, &peers, &guard.sealed),
+        routes: routes(local, own_cidrs, &sources, &peers, &guard.sealed),
         guard,
-        lanes: lanes(&cluster.mesh, local, own_ips, &peers),
+        lanes: configured(&lanes, &cluster.mesh, local, own_ips, &peers),
         addresses,
         neighbours: overlay.neighbours,
         fdb: overlay.fdb,
         sysctls: links::sysctls(&links.links, own_cidrs),
-        announcement: announcement(&cluster.mesh, local),
+        announcement: announcement(cluster, local, accord, offered.clone(), &peers),
+        accord: Some(accord),
+        awaits_handshake: peers.iter().any(|chosen| chosen.awaits_handshake()),
         peers: peers
             .iter()
             .map(|chosen| {
@@ -98,57 +101,34 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
     desired
 }
 
-/// An accepted peer and the path chosen for it.
-pub(crate) struct Chosen<'a> {
-    pub(crate) peer: &'a peers::AcceptedPeer<'a>,
-    choice: &'a Choice,
-}
-
-impl Chosen<'_> {
-    pub(crate) fn route(&self) -> Option<PeerRoute> {
-        self.choice.route
-    }
-
-    fn plan(&self, mesh: &Mesh, local: &Local, own_ips: &[IpAddr]) -> PeerPlan {
-        let (endpoint, key) = match self.choice.route {
-            Some(PeerRoute::Wireguard(key, endpoint)) => (Some(endpoint), Some((key.epoch, key.public_key))),
-            Some(PeerRoute::Vxlan(_) | PeerRoute::Direct(_)) | None => (None, None),
-        };
-        let found = |route: PeerRoute| {
-            let host = peer_address(own_ips, self.peer.node);
-            crate::mtu::path(local, own_ips, host, route.path().kind())
-        };
-        PeerPlan {
-            mtu: self
-                .choice
-                .route
-                .map(|route| mesh.mtu.map_or_else(|| found(route), u32::from)),
-            path: self.choice.route.map(PeerRoute::path),
-            reason: self.choice.reason.clone(),
-            endpoint,
-            key,
-        }
-    }
-}
-
-fn guard(mesh: &Mesh, own_cidrs: &[PodCidr], remote: &BTreeSet<IpNet>, peers: &[Chosen<'_>]) -> Guard {
+fn guard(
+    cluster: &Cluster,
+    local: &Local,
+    own_cidrs: &[PodCidr],
+    remote: &BTreeSet<IpNet>,
+    peers: &[Chosen<'_>],
+) -> Guard {
+    let mesh = &cluster.mesh;
     let own: BTreeSet<IpNet> = own_cidrs.iter().map(|cidr| cidr.net()).collect();
     let mut pod_networks: BTreeSet<IpNet> = remote.union(&own).copied().collect();
     pod_networks.extend(&mesh.pod_networks);
-    let mut clear = BTreeMap::new();
+    let allowed = handover::allowed(cluster, local);
+    let (mut clear, mut chosen_clear) = (BTreeMap::new(), BTreeSet::new());
     for chosen in peers {
-        let carrier = match chosen.route() {
-            Some(PeerRoute::Vxlan(_)) => Carrier::Vxlan,
-            Some(PeerRoute::Direct(_)) => Carrier::Direct,
-            Some(PeerRoute::Wireguard(..)) | None => continue,
-        };
-        clear.extend(chosen.peer.cidrs.iter().map(|cidr| (cidr.net(), carrier)));
+        let nets = chosen.peer.cidrs.iter().map(|cidr| cidr.net());
+        if chosen.is_chosen_in_the_clear() {
+            chosen_clear.extend(nets.clone());
+        }
+        let crossing = chosen.clear(&allowed);
+        if !crossing.is_empty() {
+            clear.extend(nets.map(|net| (net, crossing.clone())));
+        }
     }
     let sealed = match mesh.encryption {
         Encryption::Wireguard => {
             let networks = remote.iter().chain(&mesh.pod_networks);
             networks
-                .filter(|net| !clear.contains_key(*net))
+                .filter(|net| !chosen_clear.contains(*net))
                 .copied()
                 .collect()
         }
@@ -168,9 +148,15 @@ fn guard(mesh: &Mesh, own_cidrs: &[PodCidr], remote: &BTreeSet<IpNet>, peers: &[
     }
 }
 
-fn lanes(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peers: &[Chosen<'_>]) -> BTreeMap<Lane, LaneConfig> {
-    let mut lanes = BTreeMap::new();
-    for lane in links::lanes(local) {
+fn configured(
+    lanes: &[Lane],
+    mesh: &Mesh,
+    local: &Local,
+    own_ips: &[IpAddr],
+    peers: &[Chosen<'_>],
+) -> BTreeMap<Lane, LaneConfig> {
+    let mut configured = BTreeMap::new();
+    for lane in lanes.iter().copied() {
         let epoch = newest_in(lane, local);
         let mut config = LaneConfig {
             public_key: epoch.map(|epoch| local.keys[&epoch]),
@@ -179,10 +165,13 @@ fn lanes(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peers: &[Chosen<'_>]) -
             endpoints_before: BTreeMap::new(),
         };
         let before = local.endpoints_before.get(&lane);
-        for chosen in peers {
-            let Some((key, peer)) = chosen.peer.in_lane(epoch, own_ips) else {
+        for chosen in peers.iter().filter(|chosen| chosen.has_or_needs_lanes()) {
+            let Some((key, mut peer)) = chosen.peer.in_lane(epoch, own_ips) else {
                 continue;
             };
+            if chosen.awaits_handshake_of(&key) {
+                peer.keepalive = HANDSHAKE_CAUSE;
+            }
             let was_elsewhere = before
                 .and_then(|before| before.get(&key))
                 .filter(|endpoint| **endpoint != peer.endpoint);
@@ -191,9 +180,9 @@ fn lanes(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peers: &[Chosen<'_>]) -
                 .extend(was_elsewhere.map(|endpoint| (key, *endpoint)));
             config.peers.insert(key, peer);
         }
-        lanes.insert(lane, config);
+        configured.insert(lane, config);
     }
-    lanes
+    configured
 }
 
 fn newest_in(lane: Lane, local: &Local) -> Option<Epoch> {
@@ -208,6 +197,7 @@ fn newest_in(lane: Lane, local: &Local) -> Option<Epoch> {
 /// A route for each pod network that is known. Those that only a lane may carry and that no peer has lead nowhere: the
 /// guard would drop what is sent there, but it can be flushed, and then only a route keeps it from the default route.
 fn routes(
+    local: &Local,
     own_cidrs: &[PodCidr],
     sources: &[PodCidr],
     peers: &[Chosen<'_>],
@@ -220,7 +210,7 @@ fn routes(
     }
     for chosen in peers {
         for cidr in &chosen.peer.cidrs {
-            routes.insert(cidr.net(), remote_route(*cidr, sources, chosen.route()));
+            routes.insert(cidr.net(), remote_route(local, *cidr, sources, chosen));
         }
     }
     // A claim that was refused may lie inside a pod CIDR that was accepted, and must not take a part out of it.
@@ -235,36 +225,55 @@ fn routes(
     routes
 }
 
-fn remote_route(cidr: PodCidr, sources: &[PodCidr], route: Option<PeerRoute>) -> Route {
+fn remote_route(local: &Local, cidr: PodCidr, sources: &[PodCidr], chosen: &Chosen<'_>) -> Route {
     let own = sources.iter().find(|own| own.family() == cidr.family());
     let source = own.map(|own| own.node_address());
-    let target = match route {
+    let unreachable = Route {
+        target: RouteTarget::Unreachable,
+        source: None,
+    };
+    let target = match chosen.route() {
         Some(PeerRoute::Wireguard(key, _)) => RouteTarget::Device(key.epoch.lane().interface().to_owned()),
         Some(PeerRoute::Vxlan(_)) => {
             RouteTarget::OnLink(crate::state::VXLAN_INTERFACE.to_owned(), cidr.node_address())
         }
-        // A gateway of the other family cannot carry it.
-        Some(PeerRoute::Direct(gateway)) if gateway.is_ipv4() == cidr.net().addr().is_ipv4() => {
+        Some(PeerRoute::Direct(gateway)) if Family::of(gateway) == cidr.family() => {
             RouteTarget::Gateway(gateway)
         }
-        Some(PeerRoute::Direct(_)) | None => {
-            return Route {
-                target: RouteTarget::Unreachable,
-                source: None,
-            };
-        }
+        // A gateway of the other family cannot carry it.
+        Some(PeerRoute::Direct(_)) => match gateway(local, chosen.peer.node, cidr.family()) {
+            Some(gateway) => RouteTarget::Gateway(gateway),
+            None => return unreachable,
+        },
+        None => return unreachable,
     };
     Route { target, source }
 }
 
-fn announcement(mesh: &Mesh, local: &Local) -> Option<Announcement> {
+fn announcement(
+    cluster: &Cluster,
+    local: &Local,
+    accord: Accord,
+    offered: BTreeSet<PathKind>,
+    peers: &[Chosen<'_>],
+) -> Option<Announcement> {
     let keys = local.keys.iter().map(|(epoch, public_key)| AnnouncedKey {
         epoch: *epoch,
         public_key: *public_key,
-        port: mesh.ports.of(epoch.lane()),
+        port: cluster.mesh.ports.of(epoch.lane()),
     });
     let settled = *local.keys.keys().min()?;
-    Announcement::new(keys.collect(), settled, local.can.clone()).ok()
+    let mut by = offered;
+    by.extend(handover::allowed(cluster, local));
+    let staying = peers.iter().filter_map(Chosen::staying);
+    by.extend(staying.clone());
+    let progress = Progress {
+        accepts: accord,
+        sends: staying.count().eq(&0).then_some(accord),
+        by,
+    };
+    let announcement = Announcement::new(keys.collect(), settled, local.can.clone()).ok()?;
+    Some(announcement.with_progress(progress))
 }
 
 /// A pod that kept its address while the node got other pod CIDRs is reached by nobody beyond this node.

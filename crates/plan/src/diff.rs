@@ -1,26 +1,23 @@
 //! The steps from what the kernel is to what it should be.
 //!
-//! Additions follow their dependencies: the guard before anything can carry a packet (but after the routes where it is to
-//! seal what the Mesh allowed in the clear until now), devices before peers, peers before the routes that lead to them. Removals run in reverse: routes, neighbours, addresses, peers, devices. So any prefix
+//! Additions follow their dependencies: the guard before anything can carry a packet, devices before peers, peers before
+//! the routes that lead to them. Removals run in reverse: routes, neighbours, addresses, peers, devices. So any prefix
 //! of the steps leaves a node where nothing that must be encrypted can leave in the clear, and where no route leads
-//! to a peer that is not there.
+//! to a peer that is not there. A guard that is to let less out than the routes now need comes in the plan after the one
+//! that moves them: see [`handover`](crate::handover).
 
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
 use warren_model::Lane;
 
 use crate::lane::{LaneChanges, LaneObserved};
-use crate::state::{Desired, Link, LinkKind, Observed, RouteTarget, VXLAN_INTERFACE};
+use crate::state::{Desired, Link, LinkKind, Observed};
 use crate::step::{Action, Step};
 
 /// The steps that make `observed` what `desired` is; none if it is already.
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Step> {
     let mut steps = Steps::default();
-    let guard_first = guard_comes_first(desired, observed);
-    if guard_first {
-        steps.guard(desired, observed);
-    }
+    steps.guard(desired, observed);
     // An interface that must be made anew is gone, with all that hangs on it, before anything else is compared.
     let mut remaining = observed.clone();
     steps.replace_links(desired, &mut remaining);
@@ -34,9 +31,6 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Step> {
     steps.add_neighbours(desired, observed);
     steps.set_sysctls(desired, observed);
     steps.set_routes(desired, observed);
-    if !guard_first {
-        steps.guard(desired, observed);
-    }
 
     steps.remove_routes(desired, observed);
     steps.remove_neighbours(desired, observed);
@@ -55,20 +49,6 @@ fn lane_changes(desired: &Desired, observed: &Observed) -> BTreeMap<Lane, LaneCh
         )
     };
     desired.lanes.iter().map(changes).collect()
-}
-
-/// The guard comes first, but where it is to seal what is routed in the clear now, because the Mesh allowed it until
-/// now: there the routes move into the lanes first, or what is sent in between would be dropped. A guard that is not
-/// there comes first always.
-fn guard_comes_first(desired: &Desired, observed: &Observed) -> bool {
-    let in_the_clear = |net: &IpNet| {
-        observed.routes.get(net).is_some_and(|route| match &route.target {
-            RouteTarget::Gateway(_) => true,
-            RouteTarget::Device(device) | RouteTarget::OnLink(device, _) => device == VXLAN_INTERFACE,
-            RouteTarget::Unreachable | RouteTarget::Blackhole => false,
-        })
-    };
-    observed.guard.is_none() || !desired.guard.sealed.iter().any(in_the_clear)
 }
 
 /// Whether a live interface can become the wanted one without being made anew.

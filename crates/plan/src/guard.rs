@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use warren_model::PathKind;
 use warren_model::fnv::Fnv;
 
 /// The content of the nft table `inet warren`. It outlives the agent.
@@ -13,11 +14,13 @@ use warren_model::fnv::Fnv;
 pub struct Guard {
     /// This node's pod CIDRs. Traffic to and from them on this node's own veths is the pods' business.
     pub local: BTreeSet<IpNet>,
-    /// Remote pod networks that only a lane may carry, in both directions. May contain `local` and `clear`, which
-    /// come first.
+    /// Remote pod networks that only a lane may carry, in both directions. May contain `local` and networks of `clear`,
+    /// which come first.
     pub sealed: BTreeSet<IpNet>,
-    /// Remote pod CIDRs that the Mesh allows in the clear, each with the carrier that may take it.
-    pub clear: BTreeMap<IpNet, Carrier>,
+    /// Remote pod CIDRs that may cross in the clear, and how: because the Mesh allows it, or for as long as a hand-over
+    /// needs it. One that is in `sealed` too is on its way into the lanes.
+    #[serde(default)]
+    pub clear: BTreeMap<IpNet, Clear>,
     /// The pods: which address may be used on which veth. All else on a `wrn*` interface is dropped.
     pub pods: BTreeSet<OpenPod>,
     /// Sources to masquerade when they leave the pod network; empty: none.
@@ -26,13 +29,53 @@ pub struct Guard {
     pub pod_networks: BTreeSet<IpNet>,
 }
 
+/// How one pod network may cross in the clear. The lanes may carry it as well.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clear {
+    /// What comes from it may come by these.
+    pub incoming: BTreeSet<Carrier>,
+    /// What goes to it may leave by these.
+    pub outgoing: BTreeSet<Carrier>,
+}
+
+impl Clear {
+    /// Both ways by one carrier.
+    pub fn by(carrier: Carrier) -> Self {
+        Self {
+            incoming: [carrier].into(),
+            outgoing: [carrier].into(),
+        }
+    }
+
+    /// Whether nothing may cross.
+    pub fn is_empty(&self) -> bool {
+        self.incoming.is_empty() && self.outgoing.is_empty()
+    }
+
+    /// Whether this carrier may take anything, in either direction.
+    pub fn has(&self, carrier: Carrier) -> bool {
+        self.incoming.contains(&carrier) || self.outgoing.contains(&carrier)
+    }
+}
+
 /// What may carry pod packets in the clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Carrier {
     /// The interface `warren-vx`.
     Vxlan,
-    /// Any interface: plain routes.
+    /// Any other interface: plain routes.
     Direct,
+}
+
+impl Carrier {
+    /// What carries a kind of path; `None` for WireGuard, which is not in the clear.
+    pub fn of(kind: PathKind) -> Option<Self> {
+        match kind {
+            PathKind::Vxlan => Some(Self::Vxlan),
+            PathKind::Direct => Some(Self::Direct),
+            PathKind::Wireguard | PathKind::Ipip => None,
+        }
+    }
 }
 
 /// One pod address and the veth it belongs to.

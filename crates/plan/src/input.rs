@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use warren_model::{Epoch, Mesh, Node, NodeName, PathKind, PublicKey, Refusal};
 
+use crate::handover::InForce;
 use crate::lane::Endpoints;
 use crate::state::Mac;
 
@@ -40,6 +41,8 @@ pub struct Local {
     pub networks_before: BTreeSet<IpNet>,
     /// The endpoints that the plan before this one wanted: [`Desired::endpoints`](crate::Desired::endpoints).
     pub endpoints_before: Endpoints,
+    /// How it reaches its peers now.
+    pub in_force: InForce,
 }
 
 /// One pod attached to this node.

@@ -14,6 +14,7 @@
 //! | [`mod@compute`] | the desired state, a function of now that no order of events can change |
 //! | [`pod`] | what an attached pod adds, and how one is opened by itself |
 //! | [`path_choice`] | how packets reach one peer, and why |
+//! | [`handover`] | changing the path to a peer without loss |
 //! | [`mtu`] | overheads of the paths, and the MTU that pods get |
 //! | [`state`], [`lane`], [`guard`] | what desired and observed states consist of |
 //! | [`mod@diff`] | the steps between the two, in an order of which any prefix is safe |
@@ -22,6 +23,7 @@
 pub mod compute;
 pub mod diff;
 pub mod guard;
+pub mod handover;
 pub mod input;
 pub mod lane;
 pub mod mtu;
@@ -32,7 +34,8 @@ pub mod step;
 
 pub use compute::compute;
 pub use diff::diff;
-pub use guard::{Carrier, Guard, OpenPod};
+pub use guard::{Carrier, Clear, Guard, OpenPod};
+pub use handover::{InForce, accord};
 pub use input::{Attachment, Cluster, Local, UnderlayAddress, UnderlayRoute};
 pub use lane::{Endpoints, LaneChange, LaneConfig, LaneObserved, PeerConfig, PeerObserved};
 pub use state::{Desired, Link, LinkKind, Mac, Observed, PeerPlan, Route, RouteTarget, Vxlan};

@@ -26,7 +26,7 @@ pub enum PeerRoute {
     Wireguard(AnnouncedKey, SocketAddr),
     /// By VXLAN to this host address.
     Vxlan(IpAddr),
-    /// By this gateway, without encapsulation.
+    /// By this gateway, without encapsulation; what is of another family goes by [`gateway`].
     Direct(IpAddr),
 }
 
@@ -69,6 +69,41 @@ pub fn peer_address(own_ips: &[IpAddr], peer: &Node) -> Option<IpAddr> {
             .copied()
             .find(|ip| Family::of(*ip) == family)
     })
+}
+
+/// The peer's InternalIP of that family in a subnet of this node, by which it is reached without encapsulation.
+pub fn gateway(local: &Local, peer: &Node, family: Family) -> Option<IpAddr> {
+    let of_family = peer.internal_ips.iter().filter(|ip| Family::of(**ip) == family);
+    of_family.copied().find(|ip| is_near(local, *ip))
+}
+
+fn is_near(local: &Local, address: IpAddr) -> bool {
+    local.underlay.iter().any(|own| own.net.contains(&address))
+}
+
+/// The path of a kind to `peer`, whether it would be chosen or not: what is in use while the one chosen does not work yet.
+/// `None` where there is no such path.
+pub(crate) fn by_kind(
+    kind: PathKind,
+    mesh: &Mesh,
+    local: &Local,
+    own_ips: &[IpAddr],
+    peer: &Node,
+    usable: &[AnnouncedKey],
+) -> Option<PeerRoute> {
+    let address = peer_address(own_ips, peer)?;
+    match kind {
+        PathKind::Wireguard => {
+            let key = newest(mesh, usable).filter(|_| local.in_force.has_lanes)?;
+            Some(PeerRoute::Wireguard(key, SocketAddr::new(address, key.port)))
+        }
+        PathKind::Vxlan => local
+            .can
+            .contains(&PathKind::Vxlan)
+            .then_some(PeerRoute::Vxlan(address)),
+        PathKind::Direct => Some(PeerRoute::Direct(address)),
+        PathKind::Ipip => None,
+    }
 }
 
 /// The usable key of the newest epoch, not beyond the Mesh's epoch unless there is no other.
@@ -137,8 +172,15 @@ fn choose_clear(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node) -> 
     let Some(address) = peer_address(own_ips, peer) else {
         return no_address();
     };
-    let same_subnet = local.underlay.iter().any(|own| own.net.contains(&address));
-    if same_subnet && (mesh.overlay.cross_subnet || mesh.overlay.mode == OverlayMode::None) {
+    let is_near = is_near(local, address);
+    // An overlay carries what a gateway of another family cannot.
+    let families = || peer.pod_cidrs.iter().map(|cidr| cidr.family());
+    let carries_all = || families().all(|family| gateway(local, peer, family).is_some());
+    let spared = match mesh.overlay.mode {
+        OverlayMode::None => is_near,
+        OverlayMode::Vxlan | OverlayMode::Ipip => mesh.overlay.cross_subnet && is_near && carries_all(),
+    };
+    if spared {
         return chosen(
             PeerRoute::Direct(address),
             "encryption is off and the peer is in this subnet".to_owned(),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::Serialize;
-use warren_model::{Announcement, Epoch, Lane, NodeName, Path, PublicKey, Refusal};
+use warren_model::{Accord, Announcement, Epoch, Lane, NodeName, Path, PublicKey, Refusal};
 
 use crate::guard::{Guard, OpenPod};
 use crate::lane::{Endpoints, LaneConfig, LaneObserved};
@@ -46,8 +46,12 @@ pub struct Desired {
     pub sysctls: BTreeMap<String, String>,
     /// What this node should publish; `None` while it has no key.
     pub announcement: Option<Announcement>,
-    /// The path chosen for each peer.
+    /// How each peer is reached.
     pub peers: BTreeMap<NodeName, PeerPlan>,
+    /// The accord that all this is by.
+    pub accord: Option<Accord>,
+    /// Whether a path waits for a first handshake, of which nobody tells when it is completed.
+    pub awaits_handshake: bool,
     /// Pod networks of other nodes, known now or (with encryption on) before: to be remembered.
     pub remote_networks: BTreeSet<IpNet>,
     /// The MTU that pods get, bytes.
@@ -67,7 +71,7 @@ impl Desired {
     }
 }
 
-/// The path chosen for one peer.
+/// How one peer is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PeerPlan {
     /// `None`: it is not reached.

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use warren_model::{
     AnnouncedKey, Announcement, Encryption, Epoch, Fallback, Family, Node, NodeName, PathKind, PublicKey,
 };
-use warren_plan::{Cluster, Desired, Endpoints, Local, UnderlayAddress, UnderlayRoute, compute, mtu};
+use warren_plan::{
+    Cluster, Desired, Endpoints, InForce, Local, UnderlayAddress, UnderlayRoute, compute, mtu,
+};
 
 /// Pods of this node are dual-stack, and so is the node; its peers are as asked for.
 const HERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -61,6 +63,7 @@ fn cluster(peers: &[&[&str]], routes: &[(&str, u32, u32)]) -> (Cluster, Local) {
         underlay_routes: routes.iter().map(route).collect(),
         networks_before: BTreeSet::new(),
         endpoints_before: Endpoints::new(),
+        in_force: InForce::default(),
     };
     (cluster, local)
 }

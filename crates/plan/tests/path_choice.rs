@@ -9,7 +9,7 @@ use warren_model::{
     PathKind, PublicKey,
 };
 use warren_plan::path_choice::{Choice, PeerRoute, choose, peer_address, shared_keys};
-use warren_plan::{Local, UnderlayAddress};
+use warren_plan::{InForce, Local, UnderlayAddress};
 
 const V4: &str = "192.0.2.1";
 const V6: &str = "2001:db8::1";
@@ -65,6 +65,7 @@ fn local(epochs: &[u32], can: &[PathKind]) -> Local {
         underlay_routes: Vec::new(),
         networks_before: BTreeSet::new(),
         endpoints_before: BTreeMap::new(),
+        in_force: InForce::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use ipnet::IpNet;
 use warren_model::{Mesh, PathKind};
 use warren_plan::lane::Endpoints;
-use warren_plan::{Attachment, Cluster, Local, Mac, Observed, UnderlayAddress, compute, diff};
+use warren_plan::{Attachment, Cluster, InForce, Local, Mac, Observed, UnderlayAddress, compute, diff};
 
 use crate::cluster::{announcement, first_epoch, key, node};
 use crate::machine::Machine;
@@ -145,6 +145,7 @@ fn local(cluster: &Cluster) -> anyhow::Result<Local> {
         underlay_routes: Vec::new(),
         networks_before: networks.flat_map(|it| &it.pod_cidrs).map(|it| it.net()).collect(),
         endpoints_before: Endpoints::new(),
+        in_force: InForce::default(),
         node: own.name,
     })
 }

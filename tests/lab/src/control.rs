@@ -23,7 +23,12 @@ pub(crate) enum Request {
     /// What there is: [`crate::Facts`].
     Facts,
     /// Starts a node's agent and waits until it serves.
-    NodeStart { node: String },
+    NodeStart {
+        node: String,
+        /// `--wireguard`; else what the lab's options say.
+        #[serde(default)]
+        wireguard: Option<String>,
+    },
     /// Ends a node's agent, by SIGTERM or at once.
     NodeStop { node: String, kill: bool },
     /// Takes a node's link to the underlay down.

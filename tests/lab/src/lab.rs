@@ -131,6 +131,16 @@ impl Lab {
     pub async fn node_start(&self, node: &str) -> anyhow::Result<()> {
         self.ask(Request::NodeStart {
             node: node.to_owned(),
+            wireguard: None,
+        })
+        .await
+    }
+
+    /// The same with another `--wireguard`.
+    pub async fn node_start_with_wireguard(&self, node: &str, kind: &str) -> anyhow::Result<()> {
+        self.ask(Request::NodeStart {
+            node: node.to_owned(),
+            wireguard: Some(kind.to_owned()),
         })
         .await
     }

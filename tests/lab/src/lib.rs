@@ -43,6 +43,8 @@ mod pod;
 pub mod reach;
 mod serve;
 pub mod shell;
+pub mod switch;
+mod tally;
 mod underlay;
 
 pub use capture::Counts;
@@ -55,3 +57,4 @@ pub use layout::{Families, MAX_NODES, POD_NETWORK_V4, POD_NETWORK_V6};
 pub use options::{ApiKind, LabOptions};
 pub use pod::{PodKey, PodOptions, Port, Protocol};
 pub use serve::serve;
+pub use tally::{Stream, Tally, send_and_answer, tally_during};

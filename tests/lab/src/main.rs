@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use warren_lab::demo::{DemoOptions, demo};
 use warren_lab::shell::Shell;
 use warren_lab::{
-    ApiKind, Families, Lab, LabOptions, Place, PodKey, PodOptions, Port, hold, keep, probe, serve,
+    ApiKind, Families, Lab, LabOptions, Place, PodKey, PodOptions, Port, hold, keep, probe, send_and_answer,
+    serve,
 };
 
 /// A Kubernetes cluster on one machine: each node a set of namespaces with a real agent, real packets.
@@ -62,6 +63,8 @@ enum Command {
     Hold { name: String },
     #[command(hide = true)]
     PodServe { name: String, ports: Vec<Port> },
+    #[command(hide = true)]
+    PodTally { job: String },
 }
 
 #[derive(Debug, Args)]
@@ -225,6 +228,7 @@ fn run(cli: Cli) -> anyhow::Result<i32> {
         Command::Probe => return probe().map(|()| 0),
         Command::Hold { name } => return hold(name).map(|()| 0),
         Command::PodServe { name, ports } => return serve(name, ports).map(|()| 0),
+        Command::PodTally { job } => return send_and_answer(job, &mut io::stdout()).map(|()| 0),
         Command::Up(_)
         | Command::Status { .. }
         | Command::Pod(_)
@@ -250,7 +254,11 @@ fn run(cli: Cli) -> anyhow::Result<i32> {
             }
         }
         Command::Demo(options) => return wait_for(demo(options.with(cli.dir)))?,
-        Command::Keep { .. } | Command::Probe | Command::Hold { .. } | Command::PodServe { .. } => {}
+        Command::Keep { .. }
+        | Command::Probe
+        | Command::Hold { .. }
+        | Command::PodServe { .. }
+        | Command::PodTally { .. } => {}
     }
     Ok(0)
 }

@@ -137,7 +137,13 @@ impl Shell {
 
     /// Starts it.
     pub fn node_start(&self, node: String) -> anyhow::Result<()> {
-        call(&self.0, &Request::NodeStart { node })
+        call(
+            &self.0,
+            &Request::NodeStart {
+                node,
+                wireguard: None,
+            },
+        )
     }
 
     /// Takes a node's link down.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use ipnet::IpNet;
-use warren_plan::{Carrier, Guard};
+use warren_plan::{Carrier, Clear, Guard};
 
 /// The reasons to drop; each is a named counter of the table.
 ///
@@ -38,6 +38,12 @@ pub(super) const TABLE: &str = "warren";
 pub(super) const PODS_V4: &str = "pods4";
 /// See [`PODS_V4`].
 pub(super) const PODS_V6: &str = "pods6";
+
+/// Each carrier in the clear, the word for it in the names of sets, and what matches its interface.
+const CARRIERS: [(Carrier, &str, &str); 2] = [
+    (Carrier::Vxlan, "vxlan", "\"warren-vx\""),
+    (Carrier::Direct, "direct", "!= \"warren-vx\""),
+];
 
 /// The chain that holds the table's description of itself.
 pub(super) const FINGERPRINT_CHAIN: &str = "fingerprint";
@@ -119,17 +125,20 @@ struct Chain {
 
 fn sets(guard: &Guard) -> BTreeMap<String, Set> {
     let mut sets = BTreeMap::new();
-    let clear = |carrier| {
-        guard
-            .clear
-            .iter()
-            .filter(move |(_, with)| **with == carrier)
-            .map(|(net, _)| *net)
-    };
+    // What is on its way into the lanes counts as sealed.
+    let clear = guard.clear.keys().filter(|net| !guard.sealed.contains(*net));
     networks(&mut sets, "local", guard.local.iter().copied());
     networks(&mut sets, "sealed", guard.sealed.iter().copied());
-    networks(&mut sets, "clear_vxlan", clear(Carrier::Vxlan));
-    networks(&mut sets, "clear_direct", clear(Carrier::Direct));
+    networks(&mut sets, "clear", clear.copied());
+    for (carrier, word, _) in CARRIERS {
+        let by = |has: fn(&Clear, Carrier) -> bool| {
+            let crossing = guard.clear.iter().filter(move |(_, clear)| has(clear, carrier));
+            crossing.map(|(net, _)| *net)
+        };
+        let (from, to) = (format!("from_by_{word}"), format!("to_by_{word}"));
+        networks(&mut sets, &from, by(|clear, it| clear.incoming.contains(&it)));
+        networks(&mut sets, &to, by(|clear, it| clear.outgoing.contains(&it)));
+    }
     networks(&mut sets, "masquerade", guard.masquerade.iter().copied());
     networks(&mut sets, "pod_networks", guard.pod_networks.iter().copied());
     for (name, make, v4) in [
@@ -225,14 +234,14 @@ fn incoming() -> Vec<String> {
     // WireGuard has checked the source against the sending peer's allowed IPs. A lane is good for clear networks too:
     // packets of a hand-over are still under way in it.
     rules.push("iifname { \"warren0\", \"warren1\" } accept".to_owned());
+    for (_, word, interface) in CARRIERS {
+        both(&mut rules, |ip, v| {
+            format!("iifname {interface} {ip} saddr @from_by_{word}{v} accept")
+        });
+    }
     both(&mut rules, |ip, v| {
-        format!("{ip} saddr @clear_vxlan{v} iifname != \"warren-vx\" counter name wrong-carrier-in drop")
+        format!("{ip} saddr @clear{v} counter name wrong-carrier-in drop")
     });
-    both(&mut rules, |ip, v| format!("{ip} saddr @clear_vxlan{v} accept"));
-    both(&mut rules, |ip, v| {
-        format!("{ip} saddr @clear_direct{v} iifname \"warren-vx\" counter name wrong-carrier-in drop")
-    });
-    both(&mut rules, |ip, v| format!("{ip} saddr @clear_direct{v} accept"));
     both(&mut rules, |ip, v| {
         format!("{ip} saddr @sealed{v} counter name plaintext-in drop")
     });
@@ -261,14 +270,14 @@ fn outgoing() -> Vec<String> {
         format!("{ip} daddr @local{v} counter name local-out drop")
     });
     rules.push("oifname { \"warren0\", \"warren1\" } accept".to_owned());
+    for (_, word, interface) in CARRIERS {
+        both(&mut rules, |ip, v| {
+            format!("oifname {interface} {ip} daddr @to_by_{word}{v} accept")
+        });
+    }
     both(&mut rules, |ip, v| {
-        format!("{ip} daddr @clear_vxlan{v} oifname != \"warren-vx\" counter name wrong-carrier-out drop")
+        format!("{ip} daddr @clear{v} counter name wrong-carrier-out drop")
     });
-    both(&mut rules, |ip, v| format!("{ip} daddr @clear_vxlan{v} accept"));
-    both(&mut rules, |ip, v| {
-        format!("{ip} daddr @clear_direct{v} oifname \"warren-vx\" counter name wrong-carrier-out drop")
-    });
-    both(&mut rules, |ip, v| format!("{ip} daddr @clear_direct{v} accept"));
     both(&mut rules, |ip, v| {
         format!("{ip} daddr @sealed{v} counter name plaintext-out drop")
     });
@@ -348,12 +357,17 @@ mod tests {
             interface: interface.to_owned(),
             address: address.parse().unwrap(),
         };
+        let hand_over = Clear {
+            incoming: [Carrier::Vxlan, Carrier::Direct].into(),
+            outgoing: [Carrier::Direct].into(),
+        };
         Guard {
             local: nets(&["10.244.1.0/24", "fd10:244:1::/64"]),
             sealed: nets(&["10.244.0.0/16", "10.244.2.0/24", "10.244.3.0/24", "fd10:244::/48"]),
             clear: BTreeMap::from([
-                ("10.244.8.0/24".parse().unwrap(), Carrier::Vxlan),
-                ("10.244.9.0/24".parse().unwrap(), Carrier::Direct),
+                ("10.244.8.0/24".parse().unwrap(), Clear::by(Carrier::Vxlan)),
+                ("10.244.9.0/24".parse().unwrap(), Clear::by(Carrier::Direct)),
+                ("10.244.3.0/24".parse().unwrap(), hand_over),
             ]),
             pods: BTreeSet::from([pod("wrn0a", "10.244.1.5"), pod("wrn0a", "fd10:244:1::5")]),
             masquerade: nets(&["10.244.1.0/24"]),

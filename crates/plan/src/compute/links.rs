@@ -7,6 +7,7 @@ use warren_model::fnv::fnv1a;
 use warren_model::{Encryption, Fallback, Family, Lane, Mesh, NodeName, OverlayMode, PathKind, PodCidr};
 
 use super::Chosen;
+use crate::guard::{Carrier, Guard};
 use crate::input::Local;
 use crate::mtu;
 use crate::path_choice::{PeerRoute, peer_address};
@@ -23,6 +24,8 @@ pub(super) fn links(
     local: &Local,
     own_ips: &[IpAddr],
     own_cidrs: &[PodCidr],
+    lanes: &[Lane],
+    guard: &Guard,
     peers: &[Chosen<'_>],
 ) -> Links {
     let with_ipv6 = own_cidrs.iter().any(|cidr| cidr.family() == Family::V6);
@@ -42,9 +45,9 @@ pub(super) fn links(
             .unwrap_or_else(|| mtu::path(local, own_ips, None, kind)),
     };
     let mut links = BTreeMap::new();
-    for lane in lanes(local) {
+    for lane in lanes {
         let link = Link {
-            kind: LinkKind::Lane(lane),
+            kind: LinkKind::Lane(*lane),
             mtu: of(PathKind::Wireguard),
             up: true,
         };
@@ -54,7 +57,13 @@ pub(super) fn links(
         Encryption::Wireguard => vec![PathKind::Wireguard],
         Encryption::None => vec![PathKind::Direct],
     };
-    if let (true, Some(local_ip)) = (vxlan_allowed(mesh, local), own_ips.first()) {
+    if peers
+        .iter()
+        .any(|chosen| matches!(chosen.route(), Some(PeerRoute::Wireguard(..))))
+    {
+        in_use.push(PathKind::Wireguard);
+    }
+    if let (true, Some(local_ip)) = (vxlan_needed(mesh, local, guard), own_ips.first()) {
         let vxlan = Vxlan {
             port: mesh.ports.vxlan,
             mac: mac_of(&local.node),
@@ -72,20 +81,25 @@ pub(super) fn links(
     Links { links, pod_mtu }
 }
 
-/// Both lanes, or none on a node that cannot do WireGuard.
-pub(super) fn lanes(local: &Local) -> impl Iterator<Item = Lane> {
-    let can = local.can.contains(&PathKind::Wireguard);
-    Lane::ALL.into_iter().filter(move |_| can)
+/// Both lanes, or none on a node that cannot do WireGuard; one that could until now keeps them while they are needed.
+pub(super) fn lanes(local: &Local, peers: &[Chosen<'_>]) -> Vec<Lane> {
+    let still_needed = || local.in_force.has_lanes && peers.iter().any(Chosen::needs_lanes);
+    if local.can.contains(&PathKind::Wireguard) || still_needed() {
+        Lane::ALL.to_vec()
+    } else {
+        Vec::new()
+    }
 }
 
 /// Whether the Mesh lets any peer be reached by VXLAN. The interface then exists on every node that can have it, since
-/// a node must be able to receive before another sends.
-fn vxlan_allowed(mesh: &Mesh, local: &Local) -> bool {
+/// a node must be able to receive before another sends. And it stays until the last peer sends otherwise.
+fn vxlan_needed(mesh: &Mesh, local: &Local, guard: &Guard) -> bool {
     let allowed = match mesh.encryption {
         Encryption::Wireguard => mesh.fallback == Fallback::Vxlan,
         Encryption::None => mesh.overlay.mode == OverlayMode::Vxlan,
     };
-    allowed && local.can.contains(&PathKind::Vxlan)
+    let in_use = || guard.clear.values().any(|clear| clear.has(Carrier::Vxlan));
+    local.can.contains(&PathKind::Vxlan) && (allowed || in_use())
 }
 
 /// Addresses, neighbours and FDB entries that carry the VXLAN overlay.

@@ -10,14 +10,14 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use warren_model::{
-    AnnouncedKey, Announcement, AnnouncementError, Encryption, Epoch, Fallback, Lane, Mesh, Node, NodeName,
-    OverlayMode, PathKind, PodCidr, PublicKey,
+    Accord, AnnouncedKey, Announcement, AnnouncementError, Encryption, Epoch, Fallback, Lane, Mesh, Node,
+    NodeName, OverlayMode, PathKind, PodCidr, Progress, PublicKey,
 };
 use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::VXLAN_INTERFACE;
 use warren_plan::{
-    Attachment, Cluster, Endpoints, Link, LinkKind, Local, Mac, Observed, OpenPod, Route, RouteTarget,
-    UnderlayAddress, UnderlayRoute, Vxlan, compute,
+    Attachment, Cluster, Endpoints, InForce, Link, LinkKind, Local, Mac, Observed, OpenPod, Route,
+    RouteTarget, UnderlayAddress, UnderlayRoute, Vxlan, compute,
 };
 
 /// A cluster, a node in it, and a kernel that may hold anything.
@@ -88,9 +88,19 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
         vec(an_underlay_route(), 0..4),
         btree_set(a_pod_cidr().prop_map(PodCidr::net), 0..3),
         some_endpoints(),
+        what_is_in_force(),
     )
         .prop_map(
-            |(attachments, epochs, can, underlay, underlay_routes, networks_before, endpoints_before)| {
+            |(
+                attachments,
+                epochs,
+                can,
+                underlay,
+                underlay_routes,
+                networks_before,
+                endpoints_before,
+                in_force,
+            )| {
                 Local {
                     node: name(0),
                     keys: epochs
@@ -103,9 +113,26 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
                     underlay_routes,
                     networks_before,
                     endpoints_before,
+                    in_force,
                 }
             },
         )
+}
+
+fn what_is_in_force() -> impl Strategy<Value = InForce> {
+    let kind = select(vec![PathKind::Wireguard, PathKind::Vxlan, PathKind::Direct]);
+    (
+        btree_map(a_pod_cidr().prop_map(PodCidr::net), kind, 0..4),
+        btree_set((0_u8..12).prop_map(|n| key(n + 1)), 0..6),
+        any::<bool>(),
+        0_u64..90,
+    )
+        .prop_map(|(routed, proven, has_lanes, age)| InForce {
+            routed,
+            proven,
+            has_lanes,
+            accord_age: Duration::from_secs(age),
+        })
 }
 
 /// Of the peers that [`a_device`] and [`an_announcement`] know.
@@ -194,14 +221,29 @@ fn an_announcement() -> impl Strategy<Value = Announcement> {
         Just(vec![1, 2]),
         Just(vec![2, 3])
     ];
-    (epochs, vec(0_u8..12, 2), a_set_of_paths()).prop_map(|(epochs, keys, paths)| {
+    let progress = (
+        0_u64..3,
+        option::of((0_u64..3).prop_map(Accord)),
+        a_set_of_paths(),
+    );
+    let progress = progress.prop_map(|(accepts, sends, by)| Progress {
+        accepts: Accord(accepts),
+        sends,
+        by,
+    });
+    let parts = (epochs, vec(0_u8..12, 2), a_set_of_paths(), option::of(progress));
+    parts.prop_map(|(epochs, keys, paths, progress)| {
         let first = Epoch::new(epochs[0]).unwrap();
         let keys = epochs.into_iter().zip(keys).map(|(epoch, n)| AnnouncedKey {
             epoch: Epoch::new(epoch).unwrap(),
             public_key: key(n + 1),
             port: 51820,
         });
-        Announcement::new(keys.collect(), first, paths).unwrap()
+        let announcement = Announcement::new(keys.collect(), first, paths).unwrap();
+        match progress {
+            Some(progress) => announcement.with_progress(progress),
+            None => announcement,
+        }
     })
 }
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 use generate::{Situation, a_cluster, a_local, a_situation, an_observed};
 use proptest::prelude::*;
 use warren_model::{Encryption, PathKind};
+use warren_plan::handover::{HANDSHAKE_PATIENCE, PEER_PATIENCE};
 use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::Desired;
-use warren_plan::{Action, LaneChange, Link, LinkKind, Observed, Route, RouteTarget, compute, diff};
+use warren_plan::{Action, Carrier, LaneChange, Link, LinkKind, Observed, RouteTarget, compute, diff};
 
 /// The observation that matches a desired state exactly.
 fn observation_of(desired: &Desired) -> Observed {
@@ -83,7 +84,12 @@ fn is_safe(observed: &Observed, desired: &Desired) -> Result<(), String> {
             // Not sealed yet, but on its way into a lane or nowhere.
             let clear =
                 matches!(route.target, RouteTarget::Gateway(_)) || route.device() == Some("warren-vx");
-            if clear {
+            let moving = desired
+                .guard
+                .clear
+                .get(net)
+                .is_some_and(|clear| !clear.outgoing.is_empty());
+            if clear && !moving {
                 return Err(format!("{net} is routed in the clear and not sealed"));
             }
         }
@@ -185,25 +191,11 @@ proptest! {
     }
 
     #[test]
-    fn the_guard_comes_before_all_routes_or_after_them_where_it_seals_what_was_in_the_clear(
-        situation in a_situation(),
-    ) {
+    fn the_guard_comes_first(situation in a_situation()) {
         let desired = compute(&situation.cluster, &situation.local);
         let steps = diff(&desired, &situation.observed);
-        let Some(guard) = steps.iter().position(|step| matches!(step.action, Action::InstallGuard(_))) else {
-            return Ok(());
-        };
-        let in_the_clear = |route: &Route| {
-            matches!(route.target, RouteTarget::Gateway(_)) || route.device() == Some("warren-vx")
-        };
-        let seals_clear = situation.observed.guard.is_some()
-            && desired.guard.sealed.iter().any(|net| situation.observed.routes.get(net).is_some_and(in_the_clear));
-        if seals_clear {
-            let after = &steps[guard..];
-            prop_assert!(!after.iter().any(|step| matches!(step.action, Action::SetRoute(..))));
-        } else {
-            prop_assert_eq!(guard, 0);
-        }
+        let guard = steps.iter().position(|step| matches!(step.action, Action::InstallGuard(_)));
+        prop_assert!(guard.is_none_or(|position| position == 0));
     }
 
     #[test]
@@ -221,9 +213,10 @@ proptest! {
 
     #[test]
     fn with_encryption_every_remote_pod_network_is_sealed_or_allowed_in_the_clear_by_the_mesh(
-        mut cluster in a_cluster(), local in a_local(),
+        mut cluster in a_cluster(), mut local in a_local(),
     ) {
         cluster.mesh.encryption = Encryption::Wireguard;
+        local.in_force.accord_age = PEER_PATIENCE;
         let desired = compute(&cluster, &local);
         for (name, node) in cluster.nodes.iter().filter(|(name, _)| **name != local.node) {
             for cidr in &node.pod_cidrs {
@@ -238,6 +231,33 @@ proptest! {
                 let kind = peer.path.map(|path| path.kind());
                 prop_assert!(matches!(kind, None | Some(PathKind::Wireguard)), "{} by {:?}", name, kind);
             }
+        }
+    }
+
+    #[test]
+    fn with_encryption_a_hand_over_sends_in_the_clear_only_what_is_sent_so_and_takes_only_what_a_peer_says_it_sends(
+        mut cluster in a_cluster(), local in a_local(),
+    ) {
+        cluster.mesh.encryption = Encryption::Wireguard;
+        cluster.mesh.fallback = warren_model::Fallback::None;
+        let desired = compute(&cluster, &local);
+        for (net, clear) in &desired.guard.clear {
+            prop_assert!(desired.guard.sealed.contains(net));
+            for carrier in &clear.outgoing {
+                let routed = local.in_force.routed.values().copied().filter_map(Carrier::of);
+                prop_assert!(local.in_force.accord_age < HANDSHAKE_PATIENCE);
+                prop_assert!(routed.into_iter().any(|routed| routed == *carrier), "{} by {:?}", net, carrier);
+            }
+            let says_so = |node: &warren_model::Node| {
+                let announcement = node.announcement.as_ref().and_then(|it| it.as_ref().ok());
+                let progress = announcement.and_then(|announcement| announcement.progress.as_ref());
+                progress.is_some_and(|progress| {
+                    let by = progress.by.iter().copied().filter_map(Carrier::of).collect();
+                    !progress.has_settled(desired.accord.unwrap()) && clear.incoming.is_subset(&by)
+                })
+            };
+            let owners = cluster.nodes.values().filter(|node| node.pod_cidrs.iter().any(|cidr| cidr.net() == *net));
+            prop_assert!(clear.incoming.is_empty() || owners.into_iter().any(says_so), "{} by {:?}", net, clear.incoming);
         }
     }
 

@@ -97,7 +97,11 @@ impl Node {
     }
 
     /// Starts the agent. One that runs already is an error.
-    pub(super) async fn start_agent(&self, binaries: &Binaries) -> anyhow::Result<()> {
+    pub(super) async fn start_agent(
+        &self,
+        binaries: &Binaries,
+        wireguard: Option<&str>,
+    ) -> anyhow::Result<()> {
         let mut agent = self.agent.lock().await;
         if let Some(running) = agent.as_mut() {
             ensure!(
@@ -115,6 +119,10 @@ impl Node {
         let mut command = Command::new(binaries.get("warren-agent")?);
         // Flags, which `ps` shows; the same as environment variables are for programs that people run on the node.
         for (name, value) in &self.env {
+            let value = match wireguard {
+                Some(kind) if name == "WARREN_WIREGUARD" => OsString::from(kind),
+                _ => value.clone(),
+            };
             if let Some(name) = name.strip_prefix("WARREN_") {
                 command
                     .arg(format!("--{}", name.to_ascii_lowercase().replace('_', "-")))

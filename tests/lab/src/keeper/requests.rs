@@ -109,7 +109,10 @@ async fn handle(keeper: &Keeper, request: Request) -> anyhow::Result<Value> {
     match request {
         Request::Facts => keeper.facts().await.and_then(to_value),
         Request::Counts => keeper.counts().await.and_then(to_value),
-        Request::NodeStart { node } => keeper.node_start(&node).await.map(|()| Value::Null),
+        Request::NodeStart { node, wireguard } => keeper
+            .node_start(&node, wireguard.as_deref())
+            .await
+            .map(|()| Value::Null),
         Request::NodeStop { node, kill } => keeper.node_stop(&node, kill).await.map(|()| Value::Null),
         Request::NodeCut { node } => keeper.node_link(&node, false).map(|()| Value::Null),
         Request::NodeMend { node } => keeper.node_link(&node, true).map(|()| Value::Null),

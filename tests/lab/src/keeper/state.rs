@@ -69,7 +69,7 @@ impl Keeper {
         if options.agents {
             step("starting the agents")?;
             for node in &nodes {
-                node.start_agent(&binaries).await?;
+                node.start_agent(&binaries, None).await?;
             }
             try_join_all(nodes.iter().map(Node::agent_ready)).await?;
         }
@@ -129,9 +129,9 @@ impl Keeper {
         })
     }
 
-    pub(super) async fn node_start(&self, name: &str) -> anyhow::Result<()> {
+    pub(super) async fn node_start(&self, name: &str, wireguard: Option<&str>) -> anyhow::Result<()> {
         let node = self.node(name)?;
-        node.start_agent(&self.binaries).await?;
+        node.start_agent(&self.binaries, wireguard).await?;
         node.agent_ready().await
     }
 
@@ -166,7 +166,7 @@ impl Keeper {
                 objects::delete_pod(&self.api.client, &key).await?;
             }
         }
-        node.start_agent(&self.binaries).await?;
+        node.start_agent(&self.binaries, None).await?;
         node.agent_ready().await
     }
 

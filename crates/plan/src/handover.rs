@@ -1,0 +1,268 @@
+//! Changing how two nodes reach each other without losing a packet, and without taking or sending more in the clear than
+//! that needs.
+//!
+//! Nodes learn of a change at different moments. Each publishes its [`Progress`]: by which [`Accord`] it takes packets,
+//! by which it sends, and what kinds of path it may be sending by. From that, and from the routes the kernel has now:
+//!
+//! - A node **takes** what the accord asks for as soon as it knows it; and until a peer says that it has settled, what that
+//!   peer says that it still sends by, and what this node itself has said that it takes.
+//! - A node **sends** by the path that it is sending by until the new one works: a path in the clear once the peer
+//!   takes packets by the same accord, WireGuard once a handshake was completed.
+//!
+//! Towards more encryption both are bounded in time: see [`HANDSHAKE_PATIENCE`] and [`PEER_PATIENCE`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use warren_model::fnv::Fnv;
+use warren_model::{
+    Accord, AnnouncedKey, Encryption, Fallback, Mesh, Node, NodeName, OverlayMode, PathKind, Progress,
+    PublicKey,
+};
+
+use crate::input::{Cluster, Local};
+use crate::path_choice::{Choice, PeerRoute};
+use crate::state::{Observed, RouteTarget, VXLAN_INTERFACE};
+
+/// For how long a node that is to send by WireGuard goes on sending in the clear to a peer that it sends to in the clear,
+/// while no handshake is completed: after that the peer is sent to through the lane or not at all. A lost first message of
+/// a handshake is repeated within that time (REKEY_TIMEOUT of the WireGuard paper, section 6.1: 5 s).
+pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(6);
+
+/// For how long a node with encryption on takes in the clear what a peer says that it still sends: after that a peer
+/// whose agent does not follow is not heard.
+pub const PEER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How this node reaches its peers now, and for how long it has known how it should.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// The kind of path that each prefix is routed by.
+    pub routed: BTreeMap<IpNet, PathKind>,
+    /// The peers' keys that a handshake was completed with lately.
+    pub proven: BTreeSet<PublicKey>,
+    /// Whether there is a WireGuard device.
+    pub has_lanes: bool,
+    /// Time since this node came to the accord it has now.
+    pub accord_age: Duration,
+}
+
+impl InForce {
+    /// As the kernel and the devices say.
+    pub fn observed(observed: &Observed, accord_age: Duration) -> Self {
+        let kind = |target: &RouteTarget| match target {
+            RouteTarget::Device(device) | RouteTarget::OnLink(device, _) => {
+                if device == VXLAN_INTERFACE {
+                    Some(PathKind::Vxlan)
+                } else {
+                    warren_model::Lane::of_interface(device).map(|_| PathKind::Wireguard)
+                }
+            }
+            RouteTarget::Gateway(_) => Some(PathKind::Direct),
+            RouteTarget::Unreachable | RouteTarget::Blackhole => None,
+        };
+        let routed = observed.routes.iter();
+        let peers = observed.lanes.values().flat_map(|device| &device.peers);
+        Self {
+            routed: routed
+                .filter_map(|(net, route)| Some((*net, kind(&route.target)?)))
+                .collect(),
+            proven: peers
+                .filter(|(_, peer)| peer.is_proven())
+                .map(|(key, _)| *key)
+                .collect(),
+            has_lanes: !observed.lanes.is_empty(),
+            accord_age,
+        }
+    }
+}
+
+/// The accord that this node comes to, from what the Mesh says and what nodes publish.
+pub fn accord(cluster: &Cluster, local: &Local) -> Accord {
+    let mut hash = Fnv::new();
+    let mut take = |word: &str| {
+        hash.update(word);
+        hash.update(" ");
+    };
+    // Two changes that undo each other end in another accord than they began in: what a node has published of the first
+    // must not be taken for the last.
+    take(&cluster.mesh.generation.to_string());
+    match mesh_of(&cluster.mesh) {
+        Rules::Encrypted(fallback) => {
+            take("wireguard");
+            if let Some(fallback) = fallback {
+                take(&fallback.to_string());
+                for name in without_wireguard(cluster, local) {
+                    take(name.as_str());
+                }
+            }
+        }
+        Rules::Clear(kinds) => kinds.into_iter().for_each(|kind| take(&kind.to_string())),
+    }
+    Accord(hash.finish())
+}
+
+/// The kinds of path that this node may send by, as the cluster is now.
+pub fn allowed(cluster: &Cluster, local: &Local) -> BTreeSet<PathKind> {
+    let mut kinds = match mesh_of(&cluster.mesh) {
+        Rules::Encrypted(Some(fallback)) if without_wireguard(cluster, local).next().is_some() => {
+            BTreeSet::from([PathKind::Wireguard, fallback])
+        }
+        Rules::Encrypted(_) => BTreeSet::from([PathKind::Wireguard]),
+        Rules::Clear(kinds) => kinds,
+    };
+    kinds.retain(|kind| *kind == PathKind::Direct || local.can.contains(kind));
+    kinds
+}
+
+/// The kinds of path that this node has said it takes, as long as there is a peer that may act on that: one that has not
+/// settled in this accord.
+pub(crate) fn offered(cluster: &Cluster, local: &Local, accord: Accord) -> BTreeSet<PathKind> {
+    let peers = cluster.nodes.values().filter(|node| node.name != local.node);
+    let all_have_settled = peers
+        .filter_map(progress_of)
+        .all(|progress| progress.has_settled(accord));
+    let own = cluster.nodes.get(&local.node).and_then(progress_of);
+    own.filter(|_| !all_have_settled)
+        .map(|progress| progress.by.clone())
+        .unwrap_or_default()
+}
+
+fn progress_of(node: &Node) -> Option<&Progress> {
+    node.announcement.as_ref()?.as_ref().ok()?.progress.as_ref()
+}
+
+/// What the Mesh says about kinds of path, without what does not count as it stands.
+enum Rules {
+    /// WireGuard, and this where a node cannot do it.
+    Encrypted(Option<PathKind>),
+    /// Any of these.
+    Clear(BTreeSet<PathKind>),
+}
+
+fn mesh_of(mesh: &Mesh) -> Rules {
+    match (mesh.encryption, mesh.fallback) {
+        (Encryption::Wireguard, Fallback::None) => Rules::Encrypted(None),
+        (Encryption::Wireguard, Fallback::Vxlan) => Rules::Encrypted(Some(PathKind::Vxlan)),
+        (Encryption::Wireguard, Fallback::Ipip) => Rules::Encrypted(Some(PathKind::Ipip)),
+        (Encryption::None, _) => {
+            let mut kinds = BTreeSet::new();
+            match mesh.overlay.mode {
+                OverlayMode::Vxlan => drop(kinds.insert(PathKind::Vxlan)),
+                OverlayMode::Ipip => drop(kinds.insert(PathKind::Ipip)),
+                OverlayMode::None => drop(kinds.insert(PathKind::Direct)),
+            }
+            if mesh.overlay.cross_subnet {
+                kinds.insert(PathKind::Direct);
+            }
+            Rules::Clear(kinds)
+        }
+    }
+}
+
+/// The nodes that say they cannot do WireGuard, by name; this one by what it will say.
+fn without_wireguard<'a>(cluster: &'a Cluster, local: &'a Local) -> impl Iterator<Item = &'a NodeName> {
+    let cannot = |node: &Node| match &node.announcement {
+        _ if node.name == local.node => !local.can.contains(&PathKind::Wireguard),
+        Some(Ok(announcement)) => !announcement.paths.contains(&PathKind::Wireguard),
+        Some(Err(_)) | None => false,
+    };
+    cluster
+        .nodes
+        .values()
+        .filter(move |node| cannot(node))
+        .map(|node| &node.name)
+}
+
+/// What the path chosen for a peer waits for, while the earlier one stays in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// A first handshake.
+    Handshake,
+    /// That the peer takes packets by the same accord.
+    Peer,
+}
+
+/// The hand-over with one peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handover<'a> {
+    pub(crate) mesh: &'a Mesh,
+    pub(crate) accord: Accord,
+    pub(crate) in_force: &'a InForce,
+    /// What the peer says; `None`: it does not.
+    pub(crate) progress: Option<&'a Progress>,
+    /// What this node has said before that it takes.
+    pub(crate) offered: &'a BTreeSet<PathKind>,
+    /// The kind of path that the peer's prefixes are routed by now, if it is one.
+    pub(crate) routed: Option<PathKind>,
+}
+
+impl<'a> Handover<'a> {
+    /// The hand-over with the peer that has these prefixes.
+    pub(crate) fn with(
+        mesh: &'a Mesh,
+        accord: Accord,
+        in_force: &'a InForce,
+        offered: &'a BTreeSet<PathKind>,
+        peer: &'a Node,
+        nets: impl Iterator<Item = IpNet>,
+    ) -> Self {
+        let kinds: BTreeSet<PathKind> = nets
+            .filter_map(|net| in_force.routed.get(&net).copied())
+            .collect();
+        Self {
+            mesh,
+            accord,
+            in_force,
+            progress: progress_of(peer),
+            offered,
+            routed: kinds.first().copied().filter(|_| kinds.len() == 1),
+        }
+    }
+
+    /// The kind of path that stays in use instead of the one chosen, and what for. What is not to be reached at all is
+    /// never waited for.
+    pub(crate) fn stays(&self, choice: &Choice) -> Option<(PathKind, Wait)> {
+        let (routed, chosen) = (self.routed?, choice.route?);
+        if routed == chosen.path().kind() {
+            return None;
+        }
+        match chosen {
+            PeerRoute::Wireguard(key, _) => {
+                (!self.is_proven(&key) && self.is_early()).then_some((routed, Wait::Handshake))
+            }
+            PeerRoute::Vxlan(_) | PeerRoute::Direct(_) => {
+                let behind = self
+                    .progress
+                    .is_some_and(|progress| progress.accepts != self.accord);
+                behind.then_some((routed, Wait::Peer))
+            }
+        }
+    }
+
+    /// The kind in the clear that the guard lets out although another is chosen: it is in use until the routes have moved.
+    pub(crate) fn leaves(&self, choice: &Choice) -> Option<PathKind> {
+        let chosen = choice.route?.path().kind();
+        let moving = !chosen.is_encrypted() || self.is_early();
+        self.routed.filter(|routed| !routed.is_encrypted() && moving)
+    }
+
+    /// The kinds by which the peer may still send, other than those that the accord asks for.
+    pub(crate) fn arrives(&self, choice: &Choice) -> BTreeSet<PathKind> {
+        let in_time = self.mesh.encryption == Encryption::None || self.in_force.accord_age < PEER_PATIENCE;
+        match self.progress {
+            Some(progress) if choice.route.is_some() && in_time && !progress.has_settled(self.accord) => {
+                &progress.by | self.offered
+            }
+            Some(_) | None => BTreeSet::new(),
+        }
+    }
+
+    fn is_early(&self) -> bool {
+        self.in_force.accord_age < HANDSHAKE_PATIENCE
+    }
+
+    fn is_proven(&self, key: &AnnouncedKey) -> bool {
+        self.in_force.proven.contains(&key.public_key)
+    }
+}

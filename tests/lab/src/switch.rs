@@ -1,0 +1,183 @@
+//! Changes of how nodes reach each other while all pods send to each other, and what is lost of what they send.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use warren_cluster::mesh_resource::Mesh;
+
+use crate::lab::Lab;
+use crate::tally::{Tally, tally_during};
+
+/// Packets a second from every pod to every address of every pod on another node.
+pub const RATE: u32 = 100;
+
+/// How long a change may take until every node has settled.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The annotation that nodes publish.
+const ANNOTATION: &str = "warren-mesh.io/wireguard";
+
+/// One change.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// None: what is lost without any.
+    Nothing,
+    /// `spec` of the Mesh is this from now on.
+    Spec(Value),
+    /// The agent of a node is started anew with this `--wireguard`.
+    Wireguard(&'static str, &'static str),
+}
+
+/// A change and what it is called.
+pub type Named = (&'static str, Change);
+
+/// Encryption off, on and off again.
+pub fn encryption() -> Vec<Named> {
+    vec![
+        ("no change", Change::Nothing),
+        ("encryption none to wireguard", spec(json!({}))),
+        (
+            "encryption wireguard to none",
+            spec(json!({"encryption": "none"})),
+        ),
+    ]
+}
+
+/// Kinds of path without encryption, from VXLAN on; for nodes in one subnet.
+pub fn overlay() -> Vec<Named> {
+    let none = |mode: &str| json!({"encryption": "none", "overlay": {"mode": mode}});
+    vec![
+        ("overlay vxlan to none", spec(none("none"))),
+        ("overlay none, encryption on", spec(json!({}))),
+        ("overlay none, encryption off", spec(none("none"))),
+        ("overlay none to vxlan", spec(none("vxlan"))),
+    ]
+}
+
+/// The same, for nodes in several.
+pub fn cross_subnet() -> Vec<Named> {
+    let with = |on: bool| json!({"encryption": "none", "overlay": {"mode": "vxlan", "crossSubnet": on}});
+    vec![
+        ("crossSubnet on", spec(with(true))),
+        ("crossSubnet off", spec(with(false))),
+    ]
+}
+
+/// With encryption on: the fallback, and the node `node4` that needs it for a while.
+pub fn fallback() -> Vec<Named> {
+    vec![
+        ("fallback on", spec(json!({"fallback": "vxlan"}))),
+        ("a node loses WireGuard", Change::Wireguard("node4", "none")),
+        ("a node gains WireGuard", Change::Wireguard("node4", "auto")),
+        ("fallback off", spec(json!({}))),
+    ]
+}
+
+/// With encryption on: the MTU.
+pub fn mtu() -> Vec<Named> {
+    vec![
+        ("mtu set", spec(json!({"mtu": 1300}))),
+        ("mtu found out again", spec(json!({"mtu": 0}))),
+    ]
+}
+
+fn spec(spec: Value) -> Change {
+    Change::Spec(spec)
+}
+
+/// What `spec` of the Mesh is before the changes of [`encryption`], [`overlay`] and [`cross_subnet`].
+pub fn in_the_clear() -> Value {
+    json!({"encryption": "none"})
+}
+
+/// Makes the change while all pods send to each other, until every node has settled.
+pub async fn during(lab: &Lab, change: &Change) -> anyhow::Result<Tally> {
+    let (tally, made) = tally_during(lab, RATE, make(lab, change)).await?;
+    made?;
+    Ok(tally)
+}
+
+/// Gives the Mesh its first `spec` and waits until every node has settled. No packet is counted.
+pub async fn begin_with(lab: &Lab, spec: &Value) -> anyhow::Result<()> {
+    let mesh: Mesh = serde_json::from_value(json!({
+        "apiVersion": "warren-mesh.io/v1alpha1", "kind": "Mesh",
+        "metadata": {"name": "default"}, "spec": spec,
+    }))?;
+    let meshes: Api<Mesh> = Api::all(lab.client());
+    meshes
+        .create(&PostParams::default(), &mesh)
+        .await
+        .context("make the Mesh")?;
+    settled(&lab.client(), None).await.map(drop)
+}
+
+async fn make(lab: &Lab, change: &Change) -> anyhow::Result<()> {
+    let client = lab.client();
+    let before = settled(&client, None).await?;
+    match change {
+        Change::Nothing => return Ok(()),
+        Change::Spec(spec) => {
+            let meshes: Api<Mesh> = Api::all(client.clone());
+            let old = meshes.get("default").await.context("read the Mesh")?;
+            let mut all = json!({"spec": spec});
+            // What was set before and is not any more has its default again.
+            for (field, default) in [
+                ("encryption", json!("wireguard")),
+                ("fallback", json!("none")),
+                ("overlay", json!({"mode": "vxlan", "crossSubnet": false})),
+                ("mtu", json!(0)),
+            ] {
+                if all["spec"][field].is_null() {
+                    all["spec"][field] = default;
+                }
+            }
+            let new = meshes
+                .patch("default", &PatchParams::default(), &Patch::Merge(&all))
+                .await
+                .context("change the Mesh")?;
+            if new.metadata.generation == old.metadata.generation {
+                bail!("the Mesh was {spec} already");
+            }
+        }
+        Change::Wireguard(node, kind) => {
+            lab.node_stop(node).await?;
+            lab.node_start_with_wireguard(node, kind).await?;
+        }
+    }
+    settled(&client, Some(&before)).await.map(drop)
+}
+
+/// Waits until all nodes send and take by one accord, and by nothing that is left of another. Returns the accord.
+async fn settled(client: &Client, other_than: Option<&str>) -> anyhow::Result<String> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let list = nodes.list(&Default::default()).await.context("list the nodes")?;
+        let progress: BTreeSet<String> = list
+            .iter()
+            .map(|node| {
+                let text = node.annotations().get(ANNOTATION).map(String::as_str);
+                let all: Value = serde_json::from_str(text.unwrap_or("null")).unwrap_or_default();
+                // A node without WireGuard sends by less.
+                let of = |field: &str| all["progress"][field].as_str().unwrap_or_default().to_owned();
+                format!("{}={}", of("accepts"), of("sends"))
+            })
+            .collect();
+        if let (Some(one), 1) = (progress.first(), progress.len())
+            && let Some((accepts, sends)) = one.split_once('=')
+            && accepts == sends
+            && other_than != Some(accepts)
+        {
+            return Ok(accepts.to_owned());
+        }
+        if Instant::now() > deadline {
+            bail!("not all nodes have settled within {PATIENCE:?}: {progress:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,326 @@
+//! Packets with sequence numbers between all pods, and which of them were not answered.
+//!
+//! Each pod runs one process ([`send_and_answer`]) that sends to every other pod of another node at a steady rate and
+//! sends back what it gets. A packet counts as lost if it has no answer two seconds after the last was sent, which is a second after all was done.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+
+use crate::control::Place;
+use crate::facts::Facts;
+use crate::lab::Lab;
+
+/// The port of both ends.
+const PORT: u16 = 7077;
+/// For how long packets are sent after what is done is done: what follows from it by itself is to be seen too.
+const AFTER: Duration = Duration::from_secs(1);
+/// How long a packet's answer may take.
+const LATE: Duration = Duration::from_secs(2);
+/// How long it may take until every packet stream has its first answer.
+const WARM: Duration = Duration::from_secs(20);
+/// How long a tally may take as a whole.
+const LIMIT: Duration = Duration::from_secs(300);
+/// How long the receiving side waits for a packet before it looks whether it is to end.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// What became of the packets from one pod to one address of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// The pod that sent and counted.
+    pub from: String,
+    /// The address it sent to.
+    pub to: IpAddr,
+    /// Packets sent.
+    pub sent: u64,
+    /// The numbers of those that were not answered, each with when it was sent, in milliseconds after the first.
+    pub lost: Vec<(u64, u64)>,
+}
+
+/// What became of all.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// One a pod pair and address.
+    pub streams: Vec<Stream>,
+}
+
+impl Tally {
+    /// Packets sent.
+    pub fn sent(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.sent).sum()
+    }
+
+    /// Packets without an answer.
+    pub fn lost(&self) -> u64 {
+        let lost = self.streams.iter().map(|stream| stream.lost.len());
+        lost.map(|count| u64::try_from(count).unwrap_or(u64::MAX)).sum()
+    }
+
+    /// The streams that have lost something.
+    pub fn lossy(&self) -> Vec<&Stream> {
+        self.streams
+            .iter()
+            .filter(|stream| !stream.lost.is_empty())
+            .collect()
+    }
+}
+
+/// Sends so many packets a second from every pod to every address of every pod on another node, while `act` is done and
+/// from well before to well after it. `act` begins when every stream has had its first answer.
+pub async fn tally_during<T>(
+    lab: &Lab,
+    rate: u32,
+    act: impl Future<Output = T>,
+) -> anyhow::Result<(Tally, T)> {
+    let facts = lab.facts().await?;
+    let marks = Marks::new(lab.dir());
+    fs::create_dir_all(&marks.0).with_context(|| format!("make {}", marks.0.display()))?;
+    let senders = facts.pods.iter().map(|pod| {
+        let job = Job {
+            name: pod.key.name.clone(),
+            from: parsed(&pod.addresses).collect(),
+            to: others_of(&facts, &pod.node),
+            rate,
+            marks: marks.0.clone(),
+        };
+        run(lab, Place::Pod(pod.key.clone()), job)
+    });
+    let acted = async {
+        let begun = marks.all_begun(&facts).await;
+        let acted = match &begun {
+            Ok(()) => Some(act.await),
+            Err(_) => None,
+        };
+        fs::write(marks.end(), "").context("tell the senders to end")?;
+        begun.map(|()| acted)
+    };
+    let (streams, acted) = tokio::join!(try_join_all(senders), acted);
+    let removed = fs::remove_dir_all(&marks.0);
+    let (streams, acted) = (streams?, acted?);
+    removed.with_context(|| format!("remove {}", marks.0.display()))?;
+    let tally = Tally {
+        streams: streams.into_iter().flatten().collect(),
+    };
+    Ok((tally, acted.context("nothing was done")?))
+}
+
+fn others_of(facts: &Facts, node: &str) -> Vec<IpAddr> {
+    let others = facts.pods.iter().filter(|pod| pod.node != node);
+    others.flat_map(|pod| parsed(&pod.addresses)).collect()
+}
+
+fn parsed(addresses: &[String]) -> impl Iterator<Item = IpAddr> {
+    addresses.iter().filter_map(|address| address.parse().ok())
+}
+
+async fn run(lab: &Lab, place: Place, job: Job) -> anyhow::Result<Vec<Stream>> {
+    let job = serde_json::to_string(&job)?;
+    let output = lab
+        .run_for(place, &["warren-lab", "pod-tally", &job], LIMIT)
+        .await?;
+    ensure!(output.success(), "{}", output.stderr);
+    serde_json::from_str(&output.stdout).context("read what a pod has counted")
+}
+
+/// Files by which the processes of a tally tell each other how far they are.
+#[derive(Debug)]
+struct Marks(PathBuf);
+
+impl Marks {
+    fn new(lab: &Path) -> Self {
+        Self(lab.join("tally"))
+    }
+
+    /// Written when all streams of a pod have had an answer.
+    fn begun(&self, pod: &str) -> PathBuf {
+        self.0.join(pod)
+    }
+
+    /// Written when it is to end. No pod has this name: it has a capital.
+    fn end(&self) -> PathBuf {
+        self.0.join("End")
+    }
+
+    async fn all_begun(&self, facts: &Facts) -> anyhow::Result<()> {
+        let deadline = Instant::now() + WARM;
+        for pod in &facts.pods {
+            while !self.begun(&pod.key.name).exists() {
+                ensure!(
+                    Instant::now() < deadline,
+                    "not all pods that {} sends to answered it within {WARM:?}",
+                    pod.key.name
+                );
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one pod's process is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Job {
+    name: String,
+    /// Its own addresses.
+    from: Vec<IpAddr>,
+    /// Where it sends to.
+    to: Vec<IpAddr>,
+    rate: u32,
+    marks: PathBuf,
+}
+
+/// The process in one pod: sends, answers, and in the end writes what became of what it sent. `job` is what
+/// [`tally_during`] has written.
+pub fn send_and_answer(job: &str, out: &mut impl io::Write) -> anyhow::Result<()> {
+    let job: Job = serde_json::from_str(job).context("read what to do")?;
+    let mut families = Vec::new();
+    for from in &job.from {
+        let same_family = |to: &IpAddr| to.is_ipv4() == from.is_ipv4();
+        let to = job.to.iter().copied().filter(same_family).collect();
+        families.push(FamilyOf::new(*from, to)?);
+    }
+    let marks = Marks(job.marks.clone());
+    thread::scope(|scope| {
+        for family in &families {
+            scope.spawn(|| family.receive(&marks));
+        }
+        send(&job, &families, &marks)
+    })?;
+    let streams: Vec<Stream> = families.iter().flat_map(|family| family.streams(&job)).collect();
+    serde_json::to_writer(out, &streams).context("write what was counted")
+}
+
+/// Sends a packet to everybody at every tick, until a while after it is said to end.
+fn send(job: &Job, families: &[FamilyOf], marks: &Marks) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let period = Duration::from_secs(1) / job.rate;
+    let (mut has_begun, mut ended) = (false, None);
+    let mut number = 0_u32;
+    while ended.is_none_or(|ended: Instant| ended.elapsed() < AFTER) {
+        if ended.is_none() && marks.end().exists() {
+            ended = Some(Instant::now());
+        }
+        for family in families {
+            family.send(started.elapsed());
+        }
+        if !has_begun && families.iter().all(FamilyOf::all_answered) {
+            fs::write(marks.begun(&job.name), "").context("tell that all have answered")?;
+            has_begun = true;
+        }
+        number += 1;
+        thread::sleep((period * number).saturating_sub(started.elapsed()));
+    }
+    Ok(())
+}
+
+/// One family's socket, and the packets to addresses of that family.
+struct FamilyOf {
+    socket: UdpSocket,
+    packets: BTreeMap<IpAddr, Mutex<Packets>>,
+}
+
+/// When each packet was sent, and whether it was answered.
+type Packets = Vec<(Duration, bool)>;
+
+/// The first byte of a packet.
+const ASK: u8 = b'?';
+const ANSWER: u8 = b'!';
+
+impl FamilyOf {
+    fn new(from: IpAddr, to: Vec<IpAddr>) -> anyhow::Result<Self> {
+        let socket = UdpSocket::bind(SocketAddr::new(from, PORT)).context("open a socket")?;
+        socket.set_read_timeout(Some(GLANCE)).context("limit a wait")?;
+        Ok(Self {
+            socket,
+            packets: to.into_iter().map(|to| (to, Mutex::default())).collect(),
+        })
+    }
+
+    /// One packet to everybody. One that cannot be sent is sent and lost.
+    fn send(&self, now: Duration) {
+        for (to, packets) in &self.packets {
+            let number = {
+                let mut packets = lock(packets);
+                packets.push((now, false));
+                packets.len() - 1
+            };
+            let packet = [&[ASK][..], &number.to_be_bytes()].concat();
+            let _ = self.socket.send_to(&packet, (*to, PORT));
+        }
+    }
+
+    /// Answers, and notes answers, until nobody sends any more and the last answer is late.
+    fn receive(&self, marks: &Marks) {
+        let mut buffer = [0; 64];
+        let mut ended = None;
+        loop {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((length, from)) => self.take(&mut buffer[..length], from),
+                // Nothing came for a while, or an error about one packet: an unreachable address.
+                Err(_) if ended.is_none() => ended = marks.end().exists().then(Instant::now),
+                Err(_) => {}
+            }
+            if ended.is_none() {
+                ended = marks.end().exists().then(Instant::now);
+            }
+            if ended.is_some_and(|ended: Instant| ended.elapsed() > AFTER + LATE) {
+                return;
+            }
+        }
+    }
+
+    fn take(&self, packet: &mut [u8], from: SocketAddr) {
+        match packet.split_first() {
+            Some((&ASK, _)) => {
+                packet[0] = ANSWER;
+                let _ = self.socket.send_to(packet, from);
+            }
+            Some((&ANSWER, number)) => {
+                let number = number.try_into().map(usize::from_be_bytes);
+                let packets = self.packets.get(&from.ip());
+                if let (Ok(number), Some(packets)) = (number, packets)
+                    && let Some(packet) = lock(packets).get_mut(number)
+                {
+                    packet.1 = true;
+                }
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    fn all_answered(&self) -> bool {
+        let answered = |packets: &Mutex<Packets>| lock(packets).iter().any(|packet| packet.1);
+        self.packets.values().all(answered)
+    }
+
+    /// What became of the packets after the first that was answered: the way there had to be found first.
+    fn streams(&self, job: &Job) -> Vec<Stream> {
+        let stream = |(to, packets): (&IpAddr, &Mutex<Packets>)| {
+            let packets = lock(packets);
+            let counted = packets.iter().zip(0..).skip_while(|(packet, _)| !packet.1);
+            let counted: Vec<_> = counted.collect();
+            let lost = counted.iter().filter(|(packet, _)| !packet.1);
+            let millis = |sent: Duration| u64::try_from(sent.as_millis()).unwrap_or(u64::MAX);
+            Stream {
+                from: job.name.clone(),
+                to: *to,
+                sent: u64::try_from(counted.len()).unwrap_or(u64::MAX),
+                lost: lost.map(|(packet, number)| (*number, millis(packet.0))).collect(),
+            }
+        };
+        self.packets.iter().map(stream).collect()
+    }
+}
+
+fn lock(packets: &Mutex<Packets>) -> std::sync::MutexGuard<'_, Packets> {
+    packets.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

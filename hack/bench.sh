@@ -5,6 +5,7 @@
 #   plan       planning for 1,000 and 5,000 nodes; memory of an agent with 1,000 peers
 #   join       from a node's annotation to the first packet, 10 nodes
 #   idle       60 s of a mesh of 3 nodes where nothing happens
+#   switch     packets lost while encryption, overlay, fallback and MTU are changed, 4 nodes
 #   policy     compiling 1,000 policies for 10,000 pods; no kernel is involved yet
 #   dataplane  warren-wg beside wireguard-go, gotatun, boringtun-cli (hack/peers.sh gets them) and no tunnel
 #
@@ -49,12 +50,12 @@ main() {
             shift
             ;;
         --quick) part+=("$1") ;;
-        cni | plan | join | idle | policy | dataplane) name=$1 ;;
+        cni | plan | join | idle | switch | policy | dataplane) name=$1 ;;
         *) die "unknown argument '$1': see hack/bench.sh --help" ;;
         esac
         shift
     done
-    [ -n "$name" ] || die "name a benchmark: cni, plan, join, idle, policy or dataplane"
+    [ -n "$name" ] || die "name a benchmark: cni, plan, join, idle, switch, policy or dataplane"
     [ "$name" = dataplane ] || [ ${#part[@]} -eq 0 ] || die "${part[0]} is for dataplane only"
 
     hack/setup.sh demo

@@ -8,6 +8,7 @@
 //! | `join` | from a published key to the first packet |
 //! | `idle` | what a mesh does when there is nothing to do |
 //! | `policy` | compiling the policies of a large cluster |
+//! | `switch` | what is lost while the paths between nodes are changed |
 //! | `dataplane` | `warren-wg` beside other WireGuard devices |
 //! | `statistics`, `report`, `machine` | what measurements come to, and how it is told |
 //! | `cluster`, `resident`, `plugin`, `probe`, `wait` | what the benchmarks are made of |
@@ -25,6 +26,7 @@ mod probe;
 mod report;
 mod resident;
 mod statistics;
+mod switch;
 mod wait;
 
 use std::path::PathBuf;
@@ -61,6 +63,8 @@ enum Name {
     Idle,
     /// Compiling 1,000 policies for 10,000 pods, all of them and one node's.
     Policy,
+    /// Encryption, overlay, fallback and MTU are changed under traffic, 4 nodes.
+    Switch,
     /// warren-wg beside wireguard-go, gotatun, boringtun and no tunnel: throughput, round trips, memory.
     Dataplane(dataplane::Options),
     #[command(hide = true, name = plugin::SUBCOMMAND)]
@@ -93,6 +97,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Name::Plan => measure(plan::bench(cli.rounds)),
         Name::Join => measure(join::bench(cli.rounds)),
         Name::Idle => measure(idle::bench(cli.rounds)),
+        Name::Switch => measure(switch::bench(cli.rounds)),
         Name::Policy => policy::bench(cli.rounds),
         Name::Dataplane(options) => dataplane::bench(&options, cli.rounds),
     }?;

@@ -5,11 +5,14 @@
 #[expect(dead_code, reason = "the flows here are all that the places can send")]
 #[path = "../../policy/tests/reading/clusters.rs"]
 mod clusters;
+#[path = "../../policy/tests/calico/policies.rs"]
+mod policies;
 mod rooms;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
+use proptest::collection::vec;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use rooms::{DEADLINE, Room, cable, node, send, sh};
@@ -22,7 +25,7 @@ use warren_policy::{
 };
 
 /// How many random clusters are tried.
-const CASES: usize = 40;
+const CASES: usize = 24;
 /// How many pods of each have a room. The generator gives the pod of each number the same addresses in all of them.
 const PODS: usize = 4;
 /// An address of nobody, of each family.
@@ -122,6 +125,37 @@ fn packets_pass_where_the_verdict_lets_them() {
             dropped += more_dropped;
         }
         // Both happen often enough for this to mean something.
+        assert!(
+            passed > 200 && dropped > 200,
+            "{passed} passed, {dropped} were dropped"
+        );
+    });
+}
+
+#[test]
+fn packets_pass_where_warrens_policies_let_them() {
+    node("packets_pass_where_warrens_policies_let_them", async |_| {
+        let places = places();
+        let mut runner = TestRunner::deterministic();
+        let sets = vec(policies::network_set(), 0..3);
+        let cases = (clusters::cluster(), sets, vec(policies::policy(), 1..4));
+        let (mut passed, mut dropped) = (0, 0);
+        for _ in 0..CASES {
+            let (mut cluster, sets, random) = cases.new_tree(&mut runner).unwrap().current();
+            cluster.pods.truncate(PODS);
+            cluster.network_sets = sets;
+            let policies = random.iter().enumerate().map(|(number, it)| {
+                let name = format!("policy-{number}");
+                match it.namespace {
+                    Some(namespace) => warren::check(namespace, &name, &it.spec()),
+                    None => warren::check_global(&name, &it.spec()),
+                }
+            });
+            let policies: Vec<Policy> = policies.collect::<Result<_, _>>().unwrap();
+            let (more_passed, more_dropped) = holds(&places, &policies, &cluster);
+            passed += more_passed;
+            dropped += more_dropped;
+        }
         assert!(
             passed > 200 && dropped > 200,
             "{passed} passed, {dropped} were dropped"

@@ -1,9 +1,12 @@
 //! Network policy as nft text: what [`warren_policy::compile()`] makes, rendered for the pods of a node.
 //!
-//! A pure function so far. **Nothing installs this text**: the agent does not enforce policy yet. What is left to do beside
-//! that: writing only what has changed, host endpoints, the logging of denied packets, and reading counters back.
+//! Pure functions so far. **Nothing installs this text**: the agent does not enforce policy yet. What is left to do beside
+//! that: host endpoints, the logging of denied packets, and reading back what is installed and its counters.
 
+mod names;
 mod render;
 mod rule;
+mod table;
 
-pub use render::{TABLE, render};
+pub use render::render;
+pub use table::{TABLE, Table};

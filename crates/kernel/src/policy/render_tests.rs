@@ -55,7 +55,7 @@ fn global(name: &str, spec: Value) -> Policy {
 }
 
 fn text(policies: &[Policy]) -> String {
-    render(&compile(&Input::new(policies, &cluster())))
+    render(&compile(&Input::new(policies, &cluster()))).text()
 }
 
 #[test]
@@ -138,8 +138,93 @@ fn pods_without_policies_are_led_nowhere() {
     assert_eq!(
         led,
         [
-            "add element inet warren-policy ingress-v4 { 10.244.1.6 : goto ingress-0 }",
-            "add element inet warren-policy ingress-v6 { fd10:244:1::6 : goto ingress-0 }",
+            "add element inet warren-policy ingress-v4 { 10.244.1.6 : goto pod-fe145da1741334bc-ingress }",
+            "add element inet warren-policy ingress-v6 { fd10:244:1::6 : goto pod-fe145da1741334bc-ingress }",
         ]
+    );
+}
+
+/// Who may reach the database, by the label `app`.
+fn database(app: &str) -> Policy {
+    let from = json!({"from": [{"podSelector": {"matchLabels": {"app": app}}}]});
+    kubernetes(
+        "db",
+        json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [from]}),
+    )
+}
+
+/// The lines that make the table of these policies and pods of one with those.
+fn difference(before: (&[Policy], &Cluster), after: (&[Policy], &Cluster)) -> Vec<String> {
+    let [before, after] =
+        [before, after].map(|(policies, cluster)| render(&compile(&Input::new(policies, cluster))));
+    after.difference(&before).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_pod_that_comes_changes_elements_and_no_rule() {
+    let (few, mut more) = (cluster(), cluster());
+    // Its name makes it the first, so that all others move.
+    more.pods.push(Pod {
+        labels: Labels::from_iter([("app", "web")]),
+        ..pod("another", 9)
+    });
+    let policies = [database("web")];
+    let lines = difference((&policies, &few), (&policies, &more));
+    assert!(!lines.is_empty());
+    for line in &lines {
+        assert!(line.starts_with("add element inet warren-policy "), "{line}");
+        assert!(
+            line.contains("10.244.1.9") || line.contains("fd10:244:1::9"),
+            "{line}"
+        );
+    }
+    let gone = difference((&policies, &more), (&policies, &few));
+    assert_eq!(
+        gone,
+        lines
+            .iter()
+            .map(|line| line.replacen("add", "delete", 1))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(difference((&policies, &few), (&policies, &few)), [""; 0]);
+}
+
+#[test]
+fn a_policy_that_changes_changes_its_own_rules() {
+    let other = kubernetes(
+        "web",
+        json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{}]}),
+    );
+    let cluster = cluster();
+    let lines = difference(
+        (&[database("web"), other.clone()], &cluster),
+        (&[database("idle"), other], &cluster),
+    );
+    let rules: Vec<&String> = lines.iter().filter(|line| line.starts_with("add rule")).collect();
+    assert_eq!(rules.len(), 2, "{lines:#?}");
+    for rule in rules {
+        assert!(
+            rule.ends_with("comment \"ingress[0] of NetworkPolicy/shop/db\""),
+            "{rule}"
+        );
+    }
+    let flushed = lines.iter().filter(|line| line.starts_with("flush"));
+    assert_eq!(flushed.count(), 1, "{lines:#?}");
+}
+
+#[test]
+fn a_policy_that_comes_first_leaves_the_chains_of_others_as_they_are() {
+    let cluster = cluster();
+    let first = kubernetes("a-first", json!({"podSelector": {"matchLabels": {"app": "web"}}}));
+    let lines = difference(
+        (&[database("web")], &cluster),
+        (&[first, database("web")], &cluster),
+    );
+    assert!(!lines.is_empty());
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.starts_with("add ") && !line.contains("shop/db")),
+        "{lines:#?}"
     );
 }

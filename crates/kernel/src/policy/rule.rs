@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use warren_model::Family;
-use warren_policy::ruleset::{End, PolicyRules, Ports, Rule};
+use warren_policy::ruleset::{AddressSet, End, PolicyRules, Ports, Rule};
 use warren_policy::{Action, Direction, PortRange, Protocol, RuleSet};
 
 use super::render::version;
@@ -42,6 +42,12 @@ pub(super) fn statements(
         }
     }
     lines
+}
+
+/// The nft set of a set's addresses of a family. One with networks is another kind of set, so it has another name.
+pub(super) fn set_name(set: &AddressSet, family: Family) -> String {
+    let nets = if set.nets.is_empty() { "" } else { "-nets" };
+    format!("{}{nets}-{}", set.name, version(family))
 }
 
 /// A comment, of what may stand in one: the names in it are whatever somebody chose.
@@ -126,12 +132,11 @@ fn addresses(rules: &RuleSet, rule: &Rule, family: Option<Family>) -> Option<Vec
     };
     for (end, field) in [(&rule.source, "saddr"), (&rule.destination, "daddr")] {
         let field = format!("{} {field}", ip(family));
-        let v = version(family);
         if let Some(set) = end.set {
-            parts.push(format!("{field} @{}-{v}", rules.sets[set].name));
+            parts.push(format!("{field} @{}", set_name(&rules.sets[set], family)));
         }
         if let Some(set) = end.not_set {
-            parts.push(format!("{field} != @{}-{v}", rules.sets[set].name));
+            parts.push(format!("{field} != @{}", set_name(&rules.sets[set], family)));
         }
         if !end.nets.is_empty() {
             parts.push(format!("{field} {}", nets(&end.nets, family)?));

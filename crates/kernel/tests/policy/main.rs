@@ -3,21 +3,23 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 #[expect(dead_code, reason = "the flows here are all that the places can send")]
-#[path = "../../policy/tests/reading/clusters.rs"]
+#[path = "../../../policy/tests/reading/clusters.rs"]
 mod clusters;
-#[path = "../../policy/tests/calico/policies.rs"]
+mod places;
+#[path = "../../../policy/tests/calico/policies.rs"]
 mod policies;
+#[path = "../rooms/mod.rs"]
 mod rooms;
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
+use places::{PODS, PORTS, Place, everywhere, until};
 use proptest::collection::vec;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use rooms::{DEADLINE, Room, cable, node, send, sh};
+use rooms::{DEADLINE, node, send, sh};
 use serde_json::{Value, json};
-use warren_kernel::policy::{TABLE, render};
+use warren_kernel::policy::{TABLE, Table, render};
 use warren_model::PodName;
 use warren_policy::{
     Cluster, Decision, Flow, Input, Labels, NamedPort, NetworkSet, Pod, Policy, Protocol, RuleSet, compile,
@@ -26,81 +28,23 @@ use warren_policy::{
 
 /// How many random clusters are tried.
 const CASES: usize = 24;
-/// How many pods of each have a room. The generator gives the pod of each number the same addresses in all of them.
-const PODS: usize = 4;
-/// An address of nobody, of each family.
-const OUTSIDE: [&str; 2] = ["198.51.100.7", "2001:db8::7"];
-/// Of the generator's, two: a packet for each pair, port and family.
-const PORTS: [u16; 2] = [53, 80];
-
-/// A namespace with two addresses, that sends and listens at each of them.
-struct Place {
-    addresses: [IpAddr; 2],
-    senders: [UdpSocket; 2],
-    listeners: Vec<UdpSocket>,
-    _room: Room,
-}
-
-impl Place {
-    fn new(number: usize, addresses: [IpAddr; 2]) -> Self {
-        let room = Room::new();
-        let end = format!("place{number}");
-        cable(&end, &room, "eth0");
-        let [v4, v6] = addresses;
-        sh(&format!(
-            "ip addr add 169.254.{number}.1/32 dev {end}; ip addr add fd77:{number}::1/128 dev {end} nodad
-             ip route add {v4}/32 dev {end}; ip -6 route add {v6}/128 dev {end}"
-        ));
-        room.sh(&format!(
-            "ip addr add {v4}/32 dev eth0; ip addr add {v6}/128 dev eth0 nodad
-             ip route add 169.254.{number}.1/32 dev eth0; ip route add default via 169.254.{number}.1
-             ip -6 route add fd77:{number}::1/128 dev eth0; ip -6 route add default via fd77:{number}::1"
-        ));
-        let bound = |address: IpAddr, port: u16| {
-            let socket = room.udp(&SocketAddr::new(address, port).to_string());
-            socket.set_nonblocking(true).unwrap();
-            socket
-        };
-        Self {
-            senders: addresses.map(|address| bound(address, 0)),
-            listeners: addresses
-                .into_iter()
-                .flat_map(|address| PORTS.map(|port| bound(address, port)))
-                .collect(),
-            addresses,
-            _room: room,
-        }
-    }
-}
-
-/// A place for each pod the generator makes first, and one for an address of nobody.
-fn places() -> Vec<Place> {
-    sh("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
-    let mut addresses: Vec<[IpAddr; 2]> = Vec::new();
-    for number in 1..=PODS {
-        let v4 = format!("10.0.{}.{number}", (number - 1) % 2);
-        addresses.push([v4.parse().unwrap(), format!("fd00::{number:x}").parse().unwrap()]);
-    }
-    addresses.push(OUTSIDE.map(|text| text.parse().unwrap()));
-    let numbered = addresses.into_iter().enumerate();
-    let places: Vec<Place> = numbered
-        .map(|(number, addresses)| Place::new(number + 1, addresses))
-        .collect();
-    wake_neighbours(&places);
-    places
-}
 
 /// Installs policies and holds what passes to the verdicts; says how many flows pass and how many do not.
-fn holds(places: &[Place], policies: &[Policy], cluster: &Cluster) -> (usize, usize) {
+fn holds(
+    places: &[Place],
+    before: &mut Option<Table>,
+    policies: &[Policy],
+    cluster: &Cluster,
+) -> (usize, usize) {
     let rules = compile(&Input::new(policies, cluster));
-    install(&rules);
+    install(&rules, before);
     let expected = expected(&rules, places);
     let found = probe(places);
     let wrong: Vec<_> = expected.iter().zip(&found).filter(|(a, b)| a != b).collect();
     assert!(
         wrong.is_empty(),
         "flows and whether they pass, by verdict and in truth: {wrong:#?}\n{policies:#?}\n{}",
-        render(&rules)
+        render(&rules).text()
     );
     let passed = found.iter().filter(|(_, passes)| *passes).count();
     (passed, found.len() - passed)
@@ -109,8 +53,9 @@ fn holds(places: &[Place], policies: &[Policy], cluster: &Cluster) -> (usize, us
 #[test]
 fn packets_pass_where_the_verdict_lets_them() {
     node("packets_pass_where_the_verdict_lets_them", async |_| {
-        let places = places();
+        let places = everywhere();
         let mut runner = TestRunner::deterministic();
+        let mut before = None;
         let (mut passed, mut dropped) = (0, 0);
         for _ in 0..CASES {
             let mut case = clusters::case(0).new_tree(&mut runner).unwrap().current();
@@ -120,7 +65,7 @@ fn packets_pass_where_the_verdict_lets_them() {
                 .iter()
                 .map(|it| kubernetes::check(&it.namespace, &it.name, &it.spec).unwrap())
                 .collect();
-            let (more_passed, more_dropped) = holds(&places, &policies, &case.cluster);
+            let (more_passed, more_dropped) = holds(&places, &mut before, &policies, &case.cluster);
             passed += more_passed;
             dropped += more_dropped;
         }
@@ -135,8 +80,9 @@ fn packets_pass_where_the_verdict_lets_them() {
 #[test]
 fn packets_pass_where_warrens_policies_let_them() {
     node("packets_pass_where_warrens_policies_let_them", async |_| {
-        let places = places();
+        let places = everywhere();
         let mut runner = TestRunner::deterministic();
+        let mut before = None;
         let sets = vec(policies::network_set(), 0..3);
         let cases = (clusters::cluster(), sets, vec(policies::policy(), 1..4));
         let (mut passed, mut dropped) = (0, 0);
@@ -152,7 +98,7 @@ fn packets_pass_where_warrens_policies_let_them() {
                 }
             });
             let policies: Vec<Policy> = policies.collect::<Result<_, _>>().unwrap();
-            let (more_passed, more_dropped) = holds(&places, &policies, &cluster);
+            let (more_passed, more_dropped) = holds(&places, &mut before, &policies, &cluster);
             passed += more_passed;
             dropped += more_dropped;
         }
@@ -201,8 +147,9 @@ fn shop() -> Cluster {
 #[test]
 fn each_kind_of_match_is_the_kernels_too() {
     node("each_kind_of_match_is_the_kernels_too", async |_| {
-        let places = places();
+        let places = everywhere();
         let cluster = shop();
+        let mut before = None;
         let kubernetes = |spec: Value| {
             let spec = serde_json::from_value(spec).unwrap();
             kubernetes::check("shop", "policy", &spec).unwrap()
@@ -252,7 +199,7 @@ fn each_kind_of_match_is_the_kernels_too() {
                 ),
             ],
         ] {
-            let (passed, dropped) = holds(&places, &policies, &cluster);
+            let (passed, dropped) = holds(&places, &mut before, &policies, &cluster);
             assert!(
                 passed > 0 && dropped > 0,
                 "{passed} passed, {dropped} were dropped: {policies:#?}"
@@ -266,10 +213,10 @@ fn replies_pass_whatever_the_one_that_replies_may_open() {
     node(
         "replies_pass_whatever_the_one_that_replies_may_open",
         async |_| {
-            let places = places();
+            let places = everywhere();
             let spec = json!({"podSelector": {"matchLabels": {"number": "2"}}, "policyTypes": ["Egress"]});
             let policy = kubernetes::check("shop", "silent", &serde_json::from_value(spec).unwrap()).unwrap();
-            install(&compile(&Input::new(&[policy], &shop())));
+            install(&compile(&Input::new(&[policy], &shop())), &mut None);
             for family in [0, 1] {
                 let (asking, answering) = (
                     &places[0].senders[family],
@@ -291,21 +238,21 @@ fn replies_pass_whatever_the_one_that_replies_may_open() {
     );
 }
 
-fn until(mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "it does not come to that");
-    }
-}
-
-fn install(rules: &RuleSet) {
+/// Makes the table that of these rules, by what differs from the one before.
+fn install(rules: &RuleSet, before: &mut Option<Table>) {
+    let table = render(rules);
+    let text = match before {
+        Some(before) => table.difference(before),
+        None => table.text(),
+    };
     let mut nft = std::process::Command::new("nft")
         .args(["-f", "-"])
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    std::io::Write::write_all(&mut nft.stdin.take().unwrap(), render(rules).as_bytes()).unwrap();
-    assert!(nft.wait().unwrap().success(), "nft refuses:\n{}", render(rules));
+    std::io::Write::write_all(&mut nft.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    assert!(nft.wait().unwrap().success(), "nft refuses:\n{text}");
+    *before = Some(table);
 }
 
 type Outcome = (String, bool);
@@ -320,8 +267,7 @@ fn expected(rules: &RuleSet, places: &[Place]) -> Vec<Outcome> {
 
 /// Sends one datagram for each flow and says which arrive. A datagram is known to be lost by what the table has dropped.
 fn probe(places: &[Place]) -> Vec<Outcome> {
-    // The table is new, so it has dropped nothing yet.
-    let mut dropped = 0;
+    let mut dropped = drops();
     each(places, |from, to, family, port| {
         let flow = Flow::to_port(from.addresses[family], to.addresses[family], Protocol::UDP, port);
         let listener = PORTS.iter().position(|one| *one == port).unwrap();
@@ -352,26 +298,6 @@ fn each(places: &[Place], mut judge: impl FnMut(&Place, &Place, usize, u16) -> O
         }
     }
     outcomes
-}
-
-/// Until one datagram has arrived at each listener, the kernel may still be asking who has an address.
-fn wake_neighbours(places: &[Place]) {
-    for from in places {
-        for to in places {
-            for listener in &to.listeners {
-                let address = listener.local_addr().unwrap();
-                let sender = &from.senders[usize::from(address.is_ipv6())];
-                let deadline = Instant::now() + DEADLINE;
-                send(sender, address);
-                while listener.recv(&mut [0; 8]).is_err() {
-                    assert!(
-                        Instant::now() < deadline,
-                        "{address} is not reached without policies"
-                    );
-                }
-            }
-        }
-    }
 }
 
 /// What all rules of the table have dropped.

@@ -1,0 +1,160 @@
+//! An nft table as a value: what is in it, the text that makes it, and the text that makes it of another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// The table, of family inet. It is not the guard's: that one stands whatever policy says.
+pub const TABLE: &str = "warren-policy";
+
+/// What is in the table. Things of one name are always made the same way, so only their contents can differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Sets and maps by name.
+    pub(super) sets: BTreeMap<String, Set>,
+    /// Chains by name.
+    pub(super) chains: BTreeMap<String, Chain>,
+}
+
+/// A set or a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Set {
+    pub(super) kind: SetKind,
+    /// How it is made, but for its elements.
+    pub(super) make: String,
+    pub(super) elements: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SetKind {
+    /// Single elements.
+    Hash,
+    /// Intervals, which nft 1.0.6 merges on the way in and cannot take out one by one. They are few.
+    Interval,
+    /// Elements with verdicts, that may name chains.
+    Map,
+}
+
+/// A chain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Chain {
+    /// Of a base chain, how it is hooked.
+    pub(super) make: Option<String>,
+    pub(super) rules: Vec<String>,
+}
+
+impl Table {
+    /// The text that makes the table this, whatever it was before, in one transaction.
+    pub fn text(&self) -> String {
+        let mut text = Text::default();
+        text.line(format_args!("add table inet {TABLE}"));
+        text.line(format_args!("delete table inet {TABLE}"));
+        text.line(format_args!("add table inet {TABLE}"));
+        text.0 + &self.difference(&Self::default())
+    }
+
+    /// The text that makes a table that is `before` this one, in one transaction; empty if it is this already.
+    ///
+    /// Names go by what they stand for, so a pod that comes or goes changes elements, and a changed policy its own rules.
+    pub fn difference(&self, before: &Self) -> String {
+        let mut text = Text::default();
+        let new_sets = self
+            .sets
+            .iter()
+            .filter(|(name, _)| !before.sets.contains_key(*name));
+        for (name, set) in new_sets {
+            let word = set.kind.word();
+            text.line(format_args!("add {word} inet {TABLE} {name} {{ {} }}", set.make));
+        }
+        // All chains before any rule: rules jump to chains.
+        let new_chains = self
+            .chains
+            .iter()
+            .filter(|(name, _)| !before.chains.contains_key(*name));
+        for (name, chain) in new_chains {
+            let make = chain.make.as_deref().unwrap_or_default();
+            text.line(format_args!("add chain inet {TABLE} {name} {make}"));
+        }
+        for (name, set) in &self.sets {
+            set.become_of(before.sets.get(name), name, &mut text);
+        }
+        for (name, chain) in &self.chains {
+            let old = before.chains.get(name).map_or(&[][..], |old| &old.rules);
+            if chain.rules == old {
+                continue;
+            }
+            if !old.is_empty() {
+                text.line(format_args!("flush chain inet {TABLE} {name}"));
+            }
+            for rule in &chain.rules {
+                text.line(format_args!("add rule inet {TABLE} {name} {rule}"));
+            }
+        }
+        // What is gone names others that are gone: first all is emptied, then removed.
+        let gone = || {
+            before
+                .chains
+                .keys()
+                .filter(|name| !self.chains.contains_key(*name))
+        };
+        for name in gone() {
+            text.line(format_args!("flush chain inet {TABLE} {name}"));
+        }
+        let gone_sets = before
+            .sets
+            .iter()
+            .filter(|(name, _)| !self.sets.contains_key(*name));
+        for (name, set) in gone_sets {
+            text.line(format_args!("delete {} inet {TABLE} {name}", set.kind.word()));
+        }
+        for name in gone() {
+            text.line(format_args!("delete chain inet {TABLE} {name}"));
+        }
+        text.0
+    }
+}
+
+impl Set {
+    fn become_of(&self, before: Option<&Self>, name: &str, text: &mut Text) {
+        let nothing = BTreeSet::new();
+        let old = before.map_or(&nothing, |set| &set.elements);
+        if self.elements == *old {
+            return;
+        }
+        if self.kind == SetKind::Interval {
+            if !old.is_empty() {
+                text.line(format_args!("flush set inet {TABLE} {name}"));
+            }
+            text.elements("add", name, self.elements.iter());
+        } else {
+            text.elements("delete", name, old.difference(&self.elements));
+            text.elements("add", name, self.elements.difference(old));
+        }
+    }
+}
+
+impl SetKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Hash | Self::Interval => "set",
+            Self::Map => "map",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{}", line.to_string().trim_end());
+    }
+
+    fn elements<'e>(&mut self, act: &str, name: &str, elements: impl Iterator<Item = &'e String>) {
+        let elements: Vec<&str> = elements.map(String::as_str).collect();
+        if !elements.is_empty() {
+            let elements = elements.join(", ");
+            self.line(format_args!("{act} element inet {TABLE} {name} {{ {elements} }}"));
+        }
+    }
+}

@@ -1,7 +1,11 @@
 //! Network policy as nft text: what [`warren_policy::compile()`] makes, rendered for the pods of a node.
 //!
 //! Pure functions so far. **Nothing installs this text**: the agent does not enforce policy yet. What is left to do beside
-//! that: host endpoints, the logging of denied packets, and reading back what is installed and its counters.
+//! that: host endpoints, the logging of denied packets, reading back what is installed and its counters, and sweeping the table
+//! away when Warren is removed.
+//!
+//! A transaction must fit into the send buffer of nft's socket. Root raises that as far as it needs; root of a user namespace may
+//! not, and a table with 500 sets of 1,000 pods was refused there (`Message too long`).
 
 mod names;
 mod render;

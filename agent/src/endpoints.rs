@@ -94,6 +94,7 @@ mod tests {
             attachments: Vec::new(),
             underlay: Vec::new(),
             underlay_routes: Vec::new(),
+            mtu_holes: BTreeMap::new(),
             networks_before: BTreeSet::new(),
             endpoints_before: Endpoints::new(),
             in_force: InForce::default(),

@@ -118,6 +118,7 @@ mod tests {
         let epoch = Epoch::new(1).unwrap();
         let plan = |n: u8| PeerPlan {
             mtu: Some(1420),
+            mtu_hole: None,
             path: None,
             reason: String::new(),
             endpoint: None,

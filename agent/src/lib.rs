@@ -16,6 +16,7 @@
 //! | [`reconcile`] | the one loop: see, plan, apply |
 //! | [`view`] | what a pass saw, wanted and did |
 //! | [`devices`] | WireGuard devices, of the kernel or userspace |
+//! | [`mtu_probe`] | finding paths that lose packets of full size |
 //! | [`greet`] | causing handshakes with new peers |
 //! | [`attachments`] | which pods hold which addresses, on disk |
 //! | [`pods`], [`cni_server`], [`cni_conf`] | attaching pods, the socket it is asked on, and how the runtime learns of it |
@@ -40,6 +41,7 @@ pub mod epochs;
 pub mod greet;
 pub mod half_written;
 pub mod metrics;
+pub mod mtu_probe;
 pub mod opening;
 pub mod pods;
 pub mod publish;

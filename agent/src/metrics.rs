@@ -163,6 +163,7 @@ pub struct MeshMetrics {
     refusals: Family<CodeLabels, Gauge>,
     dropped: Family<ReasonLabels, Gauge>,
     device_dropped: Family<DeviceDropLabels, Gauge>,
+    mtu_hole: Family<PeerLabels, Gauge>,
     handshake_age: Family<PeerLabels, Gauge>,
     received: Family<PeerLabels, Gauge>,
     sent: Family<PeerLabels, Gauge>,
@@ -205,6 +206,7 @@ impl MeshMetrics {
             refusals: Family::default(),
             dropped: Family::default(),
             device_dropped: Family::default(),
+            mtu_hole: Family::default(),
             handshake_age: Family::default(),
             received: Family::default(),
             sent: Family::default(),
@@ -240,6 +242,14 @@ impl MeshMetrics {
             &["interface", "reason"],
             metrics.device_dropped.clone(),
         );
+        let help = "Longest packet that comes through to a peer to which packets of full size are lost (an MTU black \
+                    hole); absent for all others";
+        registry.register_labelled(
+            "peer_mtu_black_hole_bytes",
+            help,
+            &["peer"],
+            metrics.mtu_hole.clone(),
+        );
         let help = "Time since the last completed handshake with a peer";
         registry.register_labelled(
             "peer_handshake_age_seconds",
@@ -261,6 +271,7 @@ impl MeshMetrics {
         self.pod_mtu.set(i64::from(status.pod_mtu));
         self.epoch.set(i64::from(status.epoch.number()));
         self.peers.clear();
+        self.mtu_hole.clear();
         self.handshake_age.clear();
         self.received.clear();
         self.sent.clear();
@@ -272,6 +283,9 @@ impl MeshMetrics {
             let labels = PeerLabels {
                 peer: peer.node.to_string(),
             };
+            if let Some(hole) = peer.mtu_hole {
+                self.mtu_hole.get_or_create(&labels).set(i64::from(hole.passes));
+            }
             if let Some(age) = peer.handshake_age_seconds {
                 self.handshake_age.get_or_create(&labels).set(number(age));
             }

@@ -7,7 +7,7 @@ mod apply;
 mod handle;
 mod pace;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::endpoints::KeptEndpoints;
 use crate::epochs::{first_epoch, refuse_rotation};
 use crate::greet::{greet, greet_unheard};
 use crate::metrics::PassMetrics;
+use crate::mtu_probe::Holes;
 use crate::view::View;
 pub use handle::{NewPod, OpenedBy, ReconcileHandle};
 use handle::{Opened, Request};
@@ -53,6 +54,8 @@ pub struct Parts {
     pub boot_guard: BootGuard,
     /// Where the peers were to be sent to.
     pub endpoints: KeptEndpoints,
+    /// On which paths packets of full size are lost.
+    pub mtu_holes: watch::Receiver<Holes>,
     /// What the loop counts.
     pub metrics: PassMetrics,
 }
@@ -116,6 +119,7 @@ impl Reconciler {
             tokio::select! {
                 () = drain.drained() => return,
                 Ok(()) = self.parts.snapshots.changed() => changed = true,
+                Ok(()) = self.parts.mtu_holes.changed() => changed = true,
                 Some(request) = self.requests.recv() => asked.push(request),
                 Some(event) = events.next() => match event {
                     KernelEvent::Network => pace.event(Instant::now()),
@@ -195,6 +199,7 @@ impl Reconciler {
         self.pass += 1;
         // Only a pass takes note of a change. A look that did would leave it to wait for the next resync.
         self.parts.snapshots.mark_unchanged();
+        self.parts.mtu_holes.mark_unchanged();
         let started = Instant::now();
         let mut leaked = Vec::new();
         let mut view = self.look(&mut leaked).await;
@@ -266,6 +271,7 @@ impl Reconciler {
             attachments: parts.attachments.present(&view.observed, leaked),
             underlay: parts.kernel.underlay().await?,
             underlay_routes: parts.kernel.underlay_routes().await?,
+            mtu_holes: BTreeMap::clone(&parts.mtu_holes.borrow()),
             networks_before: parts.boot_guard.networks(),
             endpoints_before: parts.endpoints.get().clone(),
             in_force: InForce::default(),

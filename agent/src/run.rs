@@ -29,6 +29,7 @@ use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
 use crate::half_written;
 use crate::metrics::{Metrics, register_watches};
+use crate::mtu_probe::{self, Holes};
 use crate::opening;
 use crate::pods::Pods;
 use crate::publish::Publishing;
@@ -115,6 +116,7 @@ pub async fn run(config: Config) -> Result<()> {
     install_plugin(&config.cni_bin_dir)?;
 
     let (drain_signal, drain) = DrainSignal::new();
+    let (mtu_found, mtu_holes) = watch::channel(Holes::default());
     let (reconciler, handle) = Reconciler::new(Parts {
         node: node.clone(),
         kernel: Arc::clone(&kernel),
@@ -124,6 +126,7 @@ pub async fn run(config: Config) -> Result<()> {
         snapshots: watches.subscribe(),
         boot_guard,
         endpoints,
+        mtu_holes,
         metrics: metrics.pass,
     });
     let follower = Follower::new(
@@ -164,6 +167,7 @@ pub async fn run(config: Config) -> Result<()> {
     tasks.spawn(reconciler.run(kernel_events, drain.clone(), liveness.watch("reconcile", STUCK)));
     tasks.spawn(follower.run(handle.views(), drain.clone()));
     tasks.spawn(publishing.run(handle.views(), drain.clone()));
+    tasks.spawn(mtu_probe::run(handle.views(), mtu_found, drain.clone()));
     tasks.spawn(steward.run(handle.views(), drain.clone()));
     tasks.spawn(cni_server::serve(cni_socket, pods, metrics.cni, drain.clone()));
     let (admin_stop, admin_stopped) = tokio::sync::oneshot::channel::<()>();

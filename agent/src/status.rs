@@ -91,6 +91,7 @@ fn peers(view: &View, desired: &Desired) -> Vec<PeerStatus> {
             internal_ips: node.map(|node| node.internal_ips.clone()).unwrap_or_default(),
             handshake_age_seconds: ages.min().map(|age| age.as_secs()),
             mtu: plan.mtu,
+            mtu_hole: plan.mtu_hole,
             rx_bytes: devices.iter().map(|(_, peer)| peer.rx_bytes).sum(),
             tx_bytes: devices.iter().map(|(_, peer)| peer.tx_bytes).sum(),
         }

@@ -23,7 +23,6 @@ mod api;
 mod clock;
 mod cni;
 mod device;
-mod echo;
 mod finding;
 mod guard;
 mod kernel;

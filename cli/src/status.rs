@@ -103,6 +103,9 @@ mod tests {
           NODE  INTERFACE  REASON      PACKETS
           b     warren1    no_session        5
 
+        MTU black holes:
+          b to a: packets of 1420 bytes are lost, those of 1376 come through; pods have 1420
+
         Failed in the last pass:
           a: nft cannot change table inet warren: busy�[2J
 

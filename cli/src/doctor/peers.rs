@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use warren_kernel::echo::{self, LADDER, SMALL};
 use warren_model::status::{AgentStatus, PeerStatus};
 use warren_model::{Family, NodeName, PathKind};
 
 use super::agent::AgentFacts;
-use super::echo;
 use super::finding::Finding;
 use super::settings::Settings;
 use crate::admin_socket;
@@ -19,16 +19,11 @@ const PATH: &str = "peer-path";
 const REACHABLE: &str = "peer-reachable";
 const MTU: &str = "path-mtu";
 
-/// Length of a small request, which every path takes.
-const SMALL: usize = 84;
 /// How long the answer to a small one may take.
 const SMALL_LIMIT: Duration = Duration::from_secs(2);
 /// How long answers to large ones may take.
 const LARGE_LIMIT: Duration = Duration::from_secs(3);
-/// Lengths that are tried where full size does not come through: usual MTUs of paths, less the tunnel, and multiples of 16,
-/// to which WireGuard pads.
-const LADDER: [usize; 6] = [1424, 1376, 1328, 1232, 992, 576];
-/// How long each of them is waited for.
+/// How long each length that is tried where full size does not come through is waited for.
 const RUNG_LIMIT: Duration = Duration::from_millis(1000);
 
 /// Without a session a handshake is begun at once, and again after 5 s (WireGuard's REKEY_TIMEOUT).

@@ -1,4 +1,5 @@
-//! What an operator should look at: refused objects, packets the guard or a device dropped, passes that failed.
+//! What an operator should look at: refused objects, packets the guard or a device dropped, paths that lose packets of full
+//! size, passes that failed.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ pub(super) fn render(report: &StatusReport) -> String {
         refusals(report),
         drops(report),
         device_drops(report),
+        mtu_holes(report),
         errors(report),
     ];
     let present: Vec<String> = lists.into_iter().filter(|list| !list.is_empty()).collect();
@@ -89,6 +91,20 @@ fn device_drops(report: &StatusReport) -> String {
     } else {
         String::new()
     }
+}
+
+/// The paths on which packets of full size are lost.
+fn mtu_holes(report: &StatusReport) -> String {
+    let mut lines = String::new();
+    for (agent, peer) in report.paths() {
+        if let Some(hole) = peer.mtu_hole {
+            lines += &format!(
+                "  {} to {}: packets of {} bytes are lost, those of {} come through; pods have {}\n",
+                agent.node, peer.node, hole.lost, hole.passes, agent.pod_mtu
+            );
+        }
+    }
+    headed("MTU black holes:", &lines)
 }
 
 fn errors(report: &StatusReport) -> String {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use warren_model::status::{AgentStatus, DropCount, LaneStatus, PeerStatus, StewardStatus};
+use warren_model::status::{AgentStatus, DropCount, LaneStatus, MtuHole, PeerStatus, StewardStatus};
 use warren_model::{AnnouncedKey, Announcement, Epoch, Lane, PathKind, PublicKey, Refusal};
 
 use super::report::StatusReport;
@@ -56,6 +56,7 @@ pub(super) fn peer(node: &str, epoch: u32) -> PeerStatus {
         internal_ips: Vec::new(),
         handshake_age_seconds: Some(12),
         mtu: Some(1420),
+        mtu_hole: None,
         rx_bytes: 1536,
         tx_bytes: 3 << 20,
     }
@@ -147,6 +148,10 @@ pub(super) fn troubled() -> StatusReport {
     let mut b = agent("b", vec![peer("a", 3), clear]);
     b.refusals = vec![refusal];
     b.drops = vec![drops("plaintext-out", 7), drops("spoofed", 0)];
+    b.peers[0].mtu_hole = Some(MtuHole {
+        lost: 1420,
+        passes: 1376,
+    });
     b.lanes[1].drops.insert("no_session".to_owned(), 5);
     let mut c = agent("c", vec![peer("a", 3)]);
     c.lanes = vec![lane(Lane::Zero, false), lane(Lane::One, false)];

@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 use warren_model::mesh::{Keys, Ports};
-use warren_model::{Encryption, Epoch, Fallback, Mesh, NodeName, Overlay, OverlayMode, PodCidr};
+use warren_model::{Encryption, Epoch, Fallback, Mesh, MtuProbe, NodeName, Overlay, OverlayMode, PodCidr};
 
 use crate::mesh_resource::{
-    EncryptionSpec, FallbackSpec, MAX_MTU, MAX_POD_NETWORKS, MIN_MTU, OverlayModeSpec,
+    EncryptionSpec, FallbackSpec, MAX_MTU, MAX_POD_NETWORKS, MIN_MTU, MtuProbeSpec, OverlayModeSpec,
 };
 
 /// Shortest `spec.keys.rotationInterval`.
@@ -58,6 +58,7 @@ fn read(reader: &mut Reader<'_>) -> Mesh {
     }
     let encryption = reader.field("spec.encryption", "wireguard or none");
     let fallback = reader.field("spec.fallback", "none, vxlan or ipip");
+    let probe = reader.field("spec.mtuProbe", "off, report or lower");
     let mode = reader.field("spec.overlay.mode", "vxlan, ipip or none");
     let overlay = Overlay {
         mode: mode.map_or(default.overlay.mode, overlay_mode),
@@ -77,6 +78,11 @@ fn read(reader: &mut Reader<'_>) -> Mesh {
         }),
         overlay,
         mtu: mtu(reader),
+        mtu_probe: probe.map_or(default.mtu_probe, |it| match it {
+            MtuProbeSpec::Off => MtuProbe::Off,
+            MtuProbeSpec::Report => MtuProbe::Report,
+            MtuProbeSpec::Lower => MtuProbe::Lower,
+        }),
         ports: ports(reader, default.ports),
         keys: keys(reader, default.keys),
         nat_outgoing: reader
@@ -291,6 +297,7 @@ mod tests {
             "fallback": "ipip",
             "overlay": {"mode": "none", "crossSubnet": true},
             "mtu": 1400,
+            "mtuProbe": "lower",
             "ports": {"wireguard": [1, 2], "vxlan": 3},
             "keys": {"epoch": 7, "nodes": ["a", "b.example"], "rotationInterval": "720h30m1s"},
             "natOutgoing": false,
@@ -304,6 +311,7 @@ mod tests {
                 cross_subnet: true,
             },
             mtu: Some(1400),
+            mtu_probe: MtuProbe::Lower,
             ports: Ports {
                 wireguard: [1, 2],
                 vxlan: 3,
@@ -371,6 +379,7 @@ mod tests {
                 json!({"keys": {"rotationInterval": 3600}}),
                 "spec.keys.rotationInterval",
             ),
+            (json!({"mtuProbe": "on"}), "spec.mtuProbe"),
             (json!({"natOutgoing": 1}), "spec.natOutgoing"),
             (json!({"podNetworks": "10.0.0.0/8"}), "spec.podNetworks"),
             (json!({"podNetworks": ["10.0.0.1/8"]}), "spec.podNetworks"),

@@ -88,6 +88,11 @@ pub struct MeshSpec {
     #[schemars(range(min = 0, max = 9216))]
     #[schemars(extend("x-kubernetes-validations" = [MTU_RULE]))]
     pub mtu: i32,
+    /// What agents do about paths that lose packets of full size although small ones pass, as where a network takes less
+    /// than the nodes' interfaces say. They find them with an echo request of full size to each peer in use, now and then.
+    /// `off`: they do not look. `report`: status and metrics name them. `lower`: also, pods get the MTU that comes
+    /// through, until full size does.
+    pub mtu_probe: MtuProbeSpec,
     /// UDP ports of the nodes.
     #[schemars(extend("x-kubernetes-validations" = [PORTS_RULE]))]
     pub ports: PortsSpec,
@@ -126,6 +131,18 @@ pub enum FallbackSpec {
     Vxlan,
     /// IP in IP, in the clear.
     Ipip,
+}
+
+/// `spec.mtuProbe`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MtuProbeSpec {
+    /// Paths are not probed.
+    Off,
+    /// Black holes are named.
+    Report,
+    /// And the pods' MTU is lowered.
+    Lower,
 }
 
 /// `spec.overlay`.
@@ -210,6 +227,7 @@ impl Default for MeshSpec {
             fallback: FallbackSpec::None,
             overlay: OverlaySpec::default(),
             mtu: 0,
+            mtu_probe: MtuProbeSpec::Report,
             ports: PortsSpec::default(),
             keys: KeysSpec::default(),
             nat_outgoing: true,

@@ -26,6 +26,7 @@
 
 pub mod addresses;
 mod direct;
+pub mod echo;
 pub mod events;
 mod family;
 pub mod guard;

@@ -36,7 +36,7 @@ pub use announcement::{AnnouncedKey, Announcement, AnnouncementError};
 pub use cidr::{Family, PodCidr, PodCidrError};
 pub use epoch::{Epoch, Lane};
 pub use key::{KeyError, PrivateKey, PublicKey};
-pub use mesh::{Encryption, Fallback, Mesh, Overlay, OverlayMode};
+pub use mesh::{Encryption, Fallback, Mesh, MtuProbe, Overlay, OverlayMode};
 pub use name::{NodeName, NodeNameError};
 pub use node::Node;
 pub use path::{Path, PathKind};

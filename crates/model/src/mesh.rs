@@ -20,6 +20,8 @@ pub struct Mesh {
     pub overlay: Overlay,
     /// `spec.mtu`: the MTU of pods and tunnels in bytes; `None` (0 in the object) finds it out.
     pub mtu: Option<u16>,
+    /// `spec.mtuProbe`: what is done about paths that lose packets of full size.
+    pub mtu_probe: MtuProbe,
     /// `spec.ports`.
     pub ports: Ports,
     /// `spec.keys`.
@@ -44,6 +46,7 @@ impl Default for Mesh {
                 cross_subnet: false,
             },
             mtu: None,
+            mtu_probe: MtuProbe::Report,
             ports: Ports {
                 wireguard: [51820, 51821],
                 vxlan: 4789,
@@ -78,6 +81,17 @@ pub enum Fallback {
     Vxlan,
     /// IP in IP, in the clear.
     Ipip,
+}
+
+/// `spec.mtuProbe`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MtuProbe {
+    /// Paths are not probed.
+    Off,
+    /// A path that loses packets of full size is named in status and metrics.
+    Report,
+    /// And the pods' MTU is lowered to what comes through, until full size does.
+    Lower,
 }
 
 /// `spec.overlay`.

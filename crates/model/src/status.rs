@@ -113,10 +113,23 @@ pub struct PeerStatus {
     /// What its path leaves for packets of pods, bytes, as far as the node's routes tell.
     #[serde(default)]
     pub mtu: Option<u32>,
+    /// What was found to be lost on its path, if anything.
+    #[serde(default)]
+    pub mtu_hole: Option<MtuHole>,
     /// Bytes received from it, both lanes.
     pub rx_bytes: u64,
     /// Bytes sent to it, both lanes.
     pub tx_bytes: u64,
+}
+
+/// An MTU black hole: packets of some length do not come through to a peer, without a word, although shorter ones do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MtuHole {
+    /// Length of those that are lost, bytes.
+    pub lost: u32,
+    /// The longest of those tried that come through.
+    pub passes: u32,
 }
 
 /// One reason the guard drops packets for, and how many it has dropped since the node booted.

@@ -92,6 +92,7 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
             .collect(),
         remote_networks,
         pod_mtu: links.pod_mtu,
+        full_mtu: links.full_mtu,
         links: links.links,
         refusals: sorted(refusals),
     };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use warren_model::status::MtuHole;
 use warren_model::{Epoch, Mesh, Node, NodeName, PathKind, PublicKey, Refusal};
 
 use crate::handover::InForce;
@@ -36,6 +37,8 @@ pub struct Local {
     pub underlay: Vec<UnderlayAddress>,
     /// Routes that are not ours: by which of them a peer's address is reached tells what the way to it takes.
     pub underlay_routes: Vec<UnderlayRoute>,
+    /// The peers on whose paths packets of full size were found to be lost.
+    pub mtu_holes: BTreeMap<NodeName, MtuHole>,
     /// Pod networks of other nodes that were known before, of nodes that may be gone by now. Pods may still live there, or
     /// be sent to, so with encryption on they stay sealed.
     pub networks_before: BTreeSet<IpNet>,

@@ -13,6 +13,9 @@ pub const DEFAULT_UNDERLAY: u32 = 1500;
 /// The least an interface that carries IPv6 may have (RFC 8200, section 5).
 pub const MIN_IPV6: u32 = 1280;
 
+/// The least that any IPv4 host takes (RFC 791, section 3.1).
+pub const MIN_IPV4: u32 = 576;
+
 /// What a kind of path adds to a packet, with outer packets of that family. WireGuard: IP 20 or 40, UDP 8, header 16,
 /// tag 16. VXLAN: IP 20 or 40, UDP 8, header 8, Ethernet 14.
 pub fn overhead(path: PathKind, outer: Family) -> u32 {

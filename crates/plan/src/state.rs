@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::Serialize;
+use warren_model::status::MtuHole;
 use warren_model::{Accord, Announcement, Epoch, Lane, NodeName, Path, PublicKey, Refusal};
 
 use crate::guard::{Guard, OpenPod};
@@ -56,6 +57,8 @@ pub struct Desired {
     pub remote_networks: BTreeSet<IpNet>,
     /// The MTU that pods get, bytes.
     pub pod_mtu: u32,
+    /// What they would get if nothing was lost on any path: the length that paths are probed with.
+    pub full_mtu: u32,
     /// What was left out, and why.
     pub refusals: Vec<Refusal>,
 }
@@ -84,6 +87,8 @@ pub struct PeerPlan {
     pub key: Option<(Epoch, PublicKey)>,
     /// What its path leaves for packets of pods, bytes, as far as this node's routes tell.
     pub mtu: Option<u32>,
+    /// What was found to be lost on it.
+    pub mtu_hole: Option<MtuHole>,
 }
 
 /// How the node's kernel says it is.

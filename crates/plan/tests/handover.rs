@@ -152,6 +152,7 @@ impl World {
                 mtu: 1500,
             }],
             underlay_routes: Vec::new(),
+            mtu_holes: BTreeMap::new(),
             networks_before: BTreeSet::new(),
             endpoints_before: Endpoints::new(),
             in_force: InForce::observed(&member.observed, member.accord_age),

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use warren_model::status::MtuHole;
 use warren_model::{
-    AnnouncedKey, Announcement, Encryption, Epoch, Fallback, Family, Node, NodeName, PathKind, PublicKey,
+    AnnouncedKey, Announcement, Encryption, Epoch, Fallback, Family, MtuProbe, Node, NodeName, PathKind,
+    PublicKey,
 };
 use warren_plan::{
     Cluster, Desired, Endpoints, InForce, Local, UnderlayAddress, UnderlayRoute, compute, mtu,
@@ -61,6 +63,7 @@ fn cluster(peers: &[&[&str]], routes: &[(&str, u32, u32)]) -> (Cluster, Local) {
         attachments: Vec::new(),
         underlay: vec![address("192.0.2.1/24"), address("2001:db8::1/64")],
         underlay_routes: routes.iter().map(route).collect(),
+        mtu_holes: BTreeMap::new(),
         networks_before: BTreeSet::new(),
         endpoints_before: Endpoints::new(),
         in_force: InForce::default(),
@@ -131,6 +134,28 @@ fn jumbo_frames_are_used_where_all_ways_have_them() {
     assert_eq!(compute(&cluster, &local).pod_mtu, 8940);
     cluster.nodes.insert(name(4), node(4, &["198.51.100.4"]));
     assert_eq!(mtus(&compute(&cluster, &local)).1, 1440, "one way is narrow");
+}
+
+#[test]
+fn a_black_hole_lowers_the_pods_mtu_where_the_mesh_wants_that_and_no_other() {
+    let (mut cluster, mut local) = cluster(&[&["192.0.2.2"], &["192.0.2.3"]], &[]);
+    let hole = |passes| MtuHole { lost: 1440, passes };
+    local.mtu_holes = BTreeMap::from([(name(2), hole(1376)), (name(3), hole(1424)), (name(9), hole(576))]);
+    let found = |cluster: &Cluster, local: &Local| {
+        let desired = compute(cluster, local);
+        let told = desired.peers[&name(2)].mtu_hole;
+        assert_eq!((desired.links["warren1"].mtu, desired.full_mtu), (1440, 1440));
+        (desired.pod_mtu, told)
+    };
+    assert_eq!(cluster.mesh.mtu_probe, MtuProbe::Report);
+    assert_eq!(found(&cluster, &local), (1440, Some(hole(1376))));
+    cluster.mesh.mtu_probe = MtuProbe::Lower;
+    assert_eq!(found(&cluster, &local), (1376, Some(hole(1376))));
+    // Pods have IPv6, and that has a least of its own.
+    local.mtu_holes = BTreeMap::from([(name(3), hole(1232))]);
+    assert_eq!(found(&cluster, &local), (1280, None));
+    local.mtu_holes.clear();
+    assert_eq!(found(&cluster, &local), (1440, None));
 }
 
 #[test]

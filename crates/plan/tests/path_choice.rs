@@ -63,6 +63,7 @@ fn local(epochs: &[u32], can: &[PathKind]) -> Local {
             mtu: 1500,
         }],
         underlay_routes: Vec::new(),
+        mtu_holes: BTreeMap::new(),
         networks_before: BTreeSet::new(),
         endpoints_before: BTreeMap::new(),
         in_force: InForce::default(),

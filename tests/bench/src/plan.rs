@@ -143,6 +143,7 @@ fn local(cluster: &Cluster) -> anyhow::Result<Local> {
             mtu: 1500,
         }],
         underlay_routes: Vec::new(),
+        mtu_holes: BTreeMap::new(),
         networks_before: networks.flat_map(|it| &it.pod_cidrs).map(|it| it.net()).collect(),
         endpoints_before: Endpoints::new(),
         in_force: InForce::default(),

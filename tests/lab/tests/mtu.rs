@@ -4,8 +4,11 @@
 
 mod support;
 
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::{Value, json};
-use support::{a_pod_on_each_of_two_nodes, lab, status_when, until};
+use support::{a_pod_on_each_of_two_nodes, lab, metric, status_when, until};
+use warren_cluster::mesh_resource::Mesh;
 use warren_lab::{Lab, LabOptions, Place, PodOptions};
 
 #[tokio::test]
@@ -96,6 +99,89 @@ async fn a_pod_whose_interface_has_more_than_the_lane_gets_segments_that_fit() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_black_hole_is_found_and_named_and_lowers_the_pods_mtu_where_the_mesh_wants_that() {
+    let options = LabOptions {
+        nodes: 2,
+        agents: false,
+        ..LabOptions::default()
+    };
+    let Some(lab) = lab(options).await else { return };
+    // Datagrams one at a time, or several leave as one that is longer than any of them.
+    let node = |name: &str| Place::Node(name.to_owned());
+    sh(&lab, node("node1"), "ip link set eth0 gso_max_segs 1").await;
+    // 1400 are left for the lane's packets: 1340 for those of pods.
+    let hole =
+        "nft add table inet hole; nft add chain inet hole in '{ type filter hook prerouting priority -500; }'
+                nft add rule inet hole in udp dport { 51820, 51821 } meta length '>' 1400 drop";
+    sh(&lab, node("node2"), hole).await;
+    for name in ["node1", "node2"] {
+        lab.node_start(name).await.unwrap();
+    }
+    let (from, to) = a_pod_on_each_of_two_nodes(&lab).await;
+    let found = json!({"lost": 1440, "passes": 1328});
+    let status = status_when(&lab, "the black hole to be named", |status| {
+        agents(status)[0]["peers"][0]["mtuHole"] == found
+    })
+    .await;
+    assert_eq!(
+        agents(&status)[0]["podMtu"],
+        1440,
+        "reported, and no more than that"
+    );
+    let said = lab
+        .warren(&["status", "--kubeconfig", &lab.kubeconfig_inside()])
+        .await
+        .unwrap();
+    let line = "node1 to node2: packets of 1440 bytes are lost, those of 1328 come through; pods have 1440";
+    assert!(said.stdout.contains(line), "{}", said.stdout);
+    let series = "warren_peer_mtu_black_hole_bytes{peer=\"node2\"}";
+    until("the metric to tell", async || {
+        metric(&lab, "node1", series).await == Some(1328)
+    })
+    .await;
+    assert!(
+        !whole_comes_through(&lab, &from, &to[0], 1440).await,
+        "it is a hole"
+    );
+
+    let mesh = json!({
+        "apiVersion": "warren-mesh.io/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"},
+        "spec": {"mtuProbe": "lower"},
+    });
+    let mesh: Mesh = serde_json::from_value(mesh).unwrap();
+    let meshes: Api<Mesh> = Api::all(lab.client());
+    meshes.create(&PostParams::default(), &mesh).await.unwrap();
+    until("a pod with what comes through", async || {
+        interface_mtu(&lab, &from).await == 1328
+    })
+    .await;
+    assert!(whole_comes_through(&lab, &from, &to[0], 1328).await);
+
+    sh(&lab, node("node2"), "nft delete table inet hole").await;
+    // Both nodes had found the hole, for an answer is as long as the question, and each looks again by itself.
+    for pod in [&from, &Place::Pod("to".into())] {
+        until("a pod with all again", async || {
+            interface_mtu(&lab, pod).await == 1440
+        })
+        .await;
+    }
+    assert!(whole_comes_through(&lab, &from, &to[0], 1440).await);
+    until("the metric to be gone", async || {
+        metric(&lab, "node1", series).await.is_none()
+    })
+    .await;
+}
+
+/// Whether packets of so many bytes are answered.
+async fn whole_comes_through(lab: &Lab, from: &Place, to: &str, bytes: u32) -> bool {
+    let data = (bytes - 28).to_string();
+    let ping = [
+        "ping", "-n", "-M", "do", "-c", "1", "-i", "0.2", "-w", "2", "-s", &data, to,
+    ];
+    lab.run(from.clone(), &ping).await.unwrap().success()
 }
 
 fn agents(status: &Value) -> Vec<&Value> {

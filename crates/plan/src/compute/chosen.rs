@@ -131,6 +131,7 @@ impl<'a> Chosen<'a> {
             None => self.choice.reason.clone(),
         };
         PeerPlan {
+            mtu_hole: local.mtu_holes.get(&self.peer.node.name).copied(),
             mtu: self
                 .route()
                 .map(|route| mesh.mtu.map_or_else(|| found(route), u32::from)),

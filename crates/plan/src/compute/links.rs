@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use warren_model::fnv::fnv1a;
-use warren_model::{Encryption, Fallback, Family, Lane, Mesh, NodeName, OverlayMode, PathKind, PodCidr};
+use warren_model::{
+    Encryption, Fallback, Family, Lane, Mesh, MtuProbe, NodeName, OverlayMode, PathKind, PodCidr,
+};
 
 use super::Chosen;
 use crate::guard::{Carrier, Guard};
@@ -13,10 +15,11 @@ use crate::mtu;
 use crate::path_choice::{PeerRoute, peer_address};
 use crate::state::{Link, LinkKind, Mac, VXLAN_INTERFACE, Vxlan};
 
-/// All interfaces that should be but those of pods, and the MTU that pods get.
+/// All interfaces that should be but those of pods, the MTU that pods get, and what they would get if nothing was lost.
 pub(super) struct Links {
     pub(super) links: BTreeMap<String, Link>,
     pub(super) pod_mtu: u32,
+    pub(super) full_mtu: u32,
 }
 
 pub(super) fn links(
@@ -77,8 +80,23 @@ pub(super) fn links(
         links.insert(VXLAN_INTERFACE.to_owned(), link);
         in_use.push(PathKind::Vxlan);
     }
-    let pod_mtu = in_use.into_iter().map(of).min().unwrap_or(mtu::DEFAULT_UNDERLAY);
-    Links { links, pod_mtu }
+    let full_mtu = in_use.into_iter().map(of).min().unwrap_or(mtu::DEFAULT_UNDERLAY);
+    let least = if with_ipv6 { mtu::MIN_IPV6 } else { mtu::MIN_IPV4 };
+    Links {
+        links,
+        pod_mtu: passes(mesh, local, peers).map_or(full_mtu, |passes| passes.max(least).min(full_mtu)),
+        full_mtu,
+    }
+}
+
+/// The longest packet that comes through to all peers, where less than full size does and the Mesh wants pods to have that.
+/// Lanes and overlay keep theirs: pods are at one end of all that goes through them, and only so can it be found out that
+/// full size comes through again.
+fn passes(mesh: &Mesh, local: &Local, peers: &[Chosen<'_>]) -> Option<u32> {
+    let reached = peers.iter().filter(|chosen| chosen.route().is_some());
+    let holes = reached.filter_map(|chosen| local.mtu_holes.get(&chosen.peer.node.name));
+    let smallest = holes.map(|hole| hole.passes).min();
+    smallest.filter(|_| mesh.mtu_probe == MtuProbe::Lower)
 }
 
 /// Both lanes, or none on a node that cannot do WireGuard; one that could until now keeps them while they are needed.

@@ -9,9 +9,10 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use warren_model::status::MtuHole;
 use warren_model::{
-    Accord, AnnouncedKey, Announcement, AnnouncementError, Encryption, Epoch, Fallback, Lane, Mesh, Node,
-    NodeName, OverlayMode, PathKind, PodCidr, Progress, PublicKey,
+    Accord, AnnouncedKey, Announcement, AnnouncementError, Encryption, Epoch, Fallback, Lane, Mesh, MtuProbe,
+    Node, NodeName, OverlayMode, PathKind, PodCidr, Progress, PublicKey,
 };
 use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::VXLAN_INTERFACE;
@@ -85,7 +86,7 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
         keys,
         a_set_of_paths(),
         vec(an_underlay_address(), 0..3),
-        vec(an_underlay_route(), 0..4),
+        (vec(an_underlay_route(), 0..4), some_holes()),
         btree_set(a_pod_cidr().prop_map(PodCidr::net), 0..3),
         some_endpoints(),
         what_is_in_force(),
@@ -96,7 +97,7 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
                 epochs,
                 can,
                 underlay,
-                underlay_routes,
+                (underlay_routes, mtu_holes),
                 networks_before,
                 endpoints_before,
                 in_force,
@@ -111,12 +112,18 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
                     attachments,
                     underlay,
                     underlay_routes,
+                    mtu_holes,
                     networks_before,
                     endpoints_before,
                     in_force,
                 }
             },
         )
+}
+
+fn some_holes() -> impl Strategy<Value = BTreeMap<NodeName, MtuHole>> {
+    let hole = (1280_u32..9000, 576_u32..1400).prop_map(|(lost, passes)| MtuHole { lost, passes });
+    btree_map((0_u8..6).prop_map(name), hole, 0..3)
 }
 
 fn what_is_in_force() -> impl Strategy<Value = InForce> {
@@ -255,15 +262,16 @@ fn a_mesh() -> impl Strategy<Value = Mesh> {
         any::<bool>(),
         option::of(1280_u16..1500),
         1_u32..4,
-        any::<bool>(),
+        (any::<bool>(), select(vec![MtuProbe::Report, MtuProbe::Lower])),
         option::of(Just("10.244.0.0/16".parse::<IpNet>().unwrap())),
     );
     settings.prop_map(
-        |(encryption, fallback, mode, cross_subnet, mtu, epoch, nat_outgoing, network)| {
+        |(encryption, fallback, mode, cross_subnet, mtu, epoch, (nat_outgoing, mtu_probe), network)| {
             let mut mesh = Mesh {
                 encryption,
                 fallback,
                 mtu,
+                mtu_probe,
                 nat_outgoing,
                 ..Mesh::default()
             };

@@ -21,12 +21,14 @@ const HEADER: usize = 8;
 /// The longest packet there is.
 const LONGEST: usize = 65535;
 
+/// Length of a small request, which every path takes.
+pub const SMALL: usize = 84;
+/// Lengths to try where full size does not come through: usual MTUs of paths, less the tunnel, and multiples of 16, to which
+/// WireGuard pads.
+pub const LADDER: [usize; 8] = [8912, 4064, 1424, 1376, 1328, 1232, 992, 576];
+
 /// Which addresses answer packets of `length` bytes, the IP header among them. Returns when all have, or at the limit.
-pub(super) fn answering(
-    addresses: &[IpAddr],
-    length: usize,
-    limit: Duration,
-) -> io::Result<BTreeSet<IpAddr>> {
+pub fn answering(addresses: &[IpAddr], length: usize, limit: Duration) -> io::Result<BTreeSet<IpAddr>> {
     let of_family = |family| {
         let mut targets = addresses.to_vec();
         targets.retain(|address| Family::of(*address) == family);

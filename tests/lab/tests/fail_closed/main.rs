@@ -196,7 +196,7 @@ async fn packets_from_the_underlay_that_claim_to_be_a_pods_are_dropped_and_count
         ("fd00:10:244:1::99", 1, "spoofed-local"),
     ] {
         let dropped = scene.drops("node1", reason).await;
-        root(&scene, &format!("ip addr add {source} dev lo")).await;
+        root(&scene, &format!("ip addr add {source} dev lo nodad")).await;
         let to = scene.pods[0][family].as_str();
         let ping = [
             "ping", "-n", "-q", "-c", "5", "-i", "0.02", "-W", "1", "-I", source, to,

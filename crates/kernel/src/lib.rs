@@ -9,10 +9,11 @@
 //! | [`kernel`] | [`Kernel`]: observe, apply one action, watch for changes |
 //! | [`links`], [`addresses`], [`routes`], [`neighbours`] | rtnetlink, one kind of object each |
 //! | [`sysctl`] | values below `/proc/sys/net`, and the record of what they were before us |
-//! | [`guard`] | the fail-closed nft table |
+//! | [`guard`] | the fail-closed nft table, and who else changes it |
 //! | [`policy`] | the nft text of network policy, which nothing installs yet |
-//! | [`underlay`] | addresses of interfaces that are not ours |
-//! | [`events`] | a tick for every change that may matter |
+//! | [`underlay`] | addresses of interfaces that are not ours, and others' routes |
+//! | [`echo`] | ICMP echo of a given size to many addresses at once |
+//! | [`events`] | an event for every change that may matter |
 //! | [`netns`] | entering network namespaces |
 //! | [`veth`] | a pod's link to its node |
 //! | [`wireguard`] | the kernel's own WireGuard, through generic netlink |

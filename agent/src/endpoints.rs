@@ -97,6 +97,7 @@ mod tests {
             mtu_holes: BTreeMap::new(),
             networks_before: BTreeSet::new(),
             endpoints_before: Endpoints::new(),
+            settled: None,
             in_force: InForce::default(),
         };
         let cluster = Cluster {

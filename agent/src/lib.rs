@@ -24,7 +24,7 @@
 //! | [`opening`] | the state folder at the start, waited for if its disk takes nothing |
 //! | [`endpoints`] | where peers were to be sent to, by which those that roamed are told |
 //! | [`half_written`] | what a killed agent leaves of its files |
-//! | [`epochs`] | which key epoch a node begins in |
+//! | [`rotation`] | taking the steps of a key rotation |
 //! | [`publish`] | the node's annotation |
 //! | [`steward`] | on the agent that is elected: the Mesh's status and Events |
 //! | [`ready`], [`status`], [`metrics`] | what an operator sees |
@@ -37,7 +37,6 @@ pub mod cni_server;
 pub mod config;
 pub mod devices;
 pub mod endpoints;
-pub mod epochs;
 pub mod greet;
 pub mod half_written;
 pub mod metrics;
@@ -47,6 +46,7 @@ pub mod pods;
 pub mod publish;
 pub mod ready;
 pub mod reconcile;
+pub mod rotation;
 pub mod run;
 pub mod status;
 pub mod steward;

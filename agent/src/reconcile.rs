@@ -27,10 +27,10 @@ use crate::attachments::SharedAttachments;
 use crate::boot_guard::BootGuard;
 use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
-use crate::epochs::{first_epoch, refuse_rotation};
 use crate::greet::{greet, greet_unheard};
 use crate::metrics::PassMetrics;
 use crate::mtu_probe::Holes;
+use crate::rotation::Rotation;
 use crate::view::View;
 pub use handle::{NewPod, OpenedBy, ReconcileHandle};
 use handle::{Opened, Request};
@@ -74,6 +74,7 @@ pub struct Reconciler {
     views: watch::Sender<Arc<View>>,
     opened: Opened,
     settled: Option<Settled>,
+    rotation: Rotation,
     /// The accord this node has come to, and when.
     accord: Option<(Accord, Instant)>,
     pass: u64,
@@ -94,6 +95,7 @@ impl Reconciler {
                 views,
                 opened: opened.clone(),
                 settled: None,
+                rotation: Rotation::default(),
                 accord: None,
                 pass: 0,
                 has_greeted: false,
@@ -250,22 +252,27 @@ impl Reconciler {
 
     async fn fill(&mut self, view: &mut View, leaked: &mut Vec<Owner>) -> anyhow::Result<()> {
         let parts = &mut self.parts;
-        // A node that cannot do WireGuard has one too: without a key nothing is published, and nobody would know what it can.
-        if parts.keys.public_keys().is_empty() {
-            parts.keys.ensure(first_epoch(&view.snapshot, &parts.node))?;
-        }
-        let mut cluster = Cluster {
+        let cluster = Cluster {
             nodes: view.snapshot.nodes.clone(),
             mesh: view.snapshot.mesh.clone(),
             refusals: view.snapshot.refusals.clone(),
         };
-        refuse_rotation(&parts.keys, &mut cluster);
         // The kernel first, the attachments after: a veth that is seen here has its attachment recorded by then.
         let (observed, drops) = parts.kernel.observe_with_drops(&[]).await?;
         view.observed = observed;
         parts.devices.observe(&mut view.observed).await?;
+        // A node that cannot do WireGuard has a key too: without one nothing is published, and nobody would know what it can.
+        let settled = self.rotation.go_on(
+            &mut parts.keys,
+            &view.snapshot,
+            &view.observed,
+            &parts.node,
+            parts.devices.available(),
+        )?;
+        view.rotation_waits_for = self.rotation.waits_for();
         let mut local = Local {
             node: parts.node.clone(),
+            settled,
             keys: parts.keys.public_keys().into_iter().collect(),
             can: can(&parts.devices),
             attachments: parts.attachments.present(&view.observed, leaked),

@@ -48,6 +48,7 @@ pub fn status(
         drops: view.drops.clone(),
         refusals: desired.refusals.clone(),
         last_error: view.first_error(),
+        rotation_waits_for: view.rotation_waits_for.clone(),
         steward,
     })
 }

@@ -26,6 +26,8 @@ pub struct View {
     pub failures: Vec<Failure>,
     /// Why the pass as a whole failed, if it did.
     pub error: Option<String>,
+    /// What a rotation of keys that is under way waits for, for people.
+    pub rotation_waits_for: Vec<String>,
     /// What the guard has dropped since the node booted.
     pub drops: Vec<DropCount>,
     /// What each lane's device has dropped since it started, by reason.

@@ -20,6 +20,7 @@ pub(super) fn render(report: &StatusReport) -> String {
         drops(report),
         device_drops(report),
         mtu_holes(report),
+        rotation(report),
         errors(report),
     ];
     let present: Vec<String> = lists.into_iter().filter(|list| !list.is_empty()).collect();
@@ -105,6 +106,19 @@ fn mtu_holes(report: &StatusReport) -> String {
         }
     }
     headed("MTU black holes:", &lines)
+}
+
+/// What a rotation of keys waits for.
+fn rotation(report: &StatusReport) -> String {
+    let mut lines = String::new();
+    for agent in report
+        .agents()
+        .filter(|agent| !agent.rotation_waits_for.is_empty())
+    {
+        let waits: Vec<String> = agent.rotation_waits_for.iter().map(|it| printable(it)).collect();
+        lines += &format!("  {}: {}\n", agent.node.as_str(), first_few(&waits, NAMED));
+    }
+    headed("A rotation of keys waits for:", &lines)
 }
 
 fn errors(report: &StatusReport) -> String {

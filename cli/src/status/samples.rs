@@ -80,6 +80,7 @@ pub(super) fn agent(node: &str, peers: Vec<PeerStatus>) -> AgentStatus {
         drops: vec![drops("plaintext-out", 0)],
         refusals: Vec::new(),
         last_error: None,
+        rotation_waits_for: Vec::new(),
         steward: Some(StewardStatus {
             node: "a".to_owned(),
             term: 2,

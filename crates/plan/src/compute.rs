@@ -263,7 +263,8 @@ fn announcement(
         public_key: *public_key,
         port: cluster.mesh.ports.of(epoch.lane()),
     });
-    let settled = *local.keys.keys().min()?;
+    let (oldest, newest) = (*local.keys.keys().min()?, *local.keys.keys().max()?);
+    let settled = local.settled.unwrap_or(oldest).clamp(oldest, newest);
     let mut by = offered;
     by.extend(handover::allowed(cluster, local));
     let staying = peers.iter().filter_map(Chosen::staying);

@@ -17,8 +17,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use warren_model::fnv::Fnv;
 use warren_model::{
-    Accord, AnnouncedKey, Encryption, Fallback, Mesh, Node, NodeName, OverlayMode, PathKind, Progress,
-    PublicKey,
+    Accord, AnnouncedKey, Encryption, Fallback, Lane, Mesh, Node, NodeName, OverlayMode, Path, PathKind,
+    Progress, PublicKey,
 };
 
 use crate::input::{Cluster, Local};
@@ -37,10 +37,10 @@ pub const PEER_PATIENCE: Duration = Duration::from_secs(60);
 /// How this node reaches its peers now, and for how long it has known how it should.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InForce {
-    /// The kind of path that each prefix is routed by.
-    pub routed: BTreeMap<IpNet, PathKind>,
-    /// The peers' keys that a handshake was completed with lately.
-    pub proven: BTreeSet<PublicKey>,
+    /// The path that each prefix is routed by.
+    pub routed: BTreeMap<IpNet, Path>,
+    /// The peers' keys that a handshake was completed with lately, by lane: a key that is carried over is in both.
+    pub proven: BTreeSet<(Lane, PublicKey)>,
     /// Whether there is a WireGuard device.
     pub has_lanes: bool,
     /// Time since this node came to the accord it has now.
@@ -50,26 +50,27 @@ pub struct InForce {
 impl InForce {
     /// As the kernel and the devices say.
     pub fn observed(observed: &Observed, accord_age: Duration) -> Self {
-        let kind = |target: &RouteTarget| match target {
+        let path = |target: &RouteTarget| match target {
             RouteTarget::Device(device) | RouteTarget::OnLink(device, _) => {
                 if device == VXLAN_INTERFACE {
-                    Some(PathKind::Vxlan)
+                    Some(Path::Vxlan)
                 } else {
-                    warren_model::Lane::of_interface(device).map(|_| PathKind::Wireguard)
+                    Lane::of_interface(device).map(Path::Wireguard)
                 }
             }
-            RouteTarget::Gateway(_) => Some(PathKind::Direct),
+            RouteTarget::Gateway(_) => Some(Path::Direct),
             RouteTarget::Unreachable | RouteTarget::Blackhole => None,
         };
         let routed = observed.routes.iter();
-        let peers = observed.lanes.values().flat_map(|device| &device.peers);
+        let devices = observed.lanes.iter();
+        let peers = devices.flat_map(|(lane, device)| device.peers.iter().map(|peer| (*lane, peer)));
         Self {
             routed: routed
-                .filter_map(|(net, route)| Some((*net, kind(&route.target)?)))
+                .filter_map(|(net, route)| Some((*net, path(&route.target)?)))
                 .collect(),
             proven: peers
-                .filter(|(_, peer)| peer.is_proven())
-                .map(|(key, _)| *key)
+                .filter(|(_, (_, peer))| peer.is_proven())
+                .map(|(lane, (key, _))| (lane, *key))
                 .collect(),
             has_lanes: !observed.lanes.is_empty(),
             accord_age,
@@ -193,8 +194,8 @@ pub(crate) struct Handover<'a> {
     pub(crate) progress: Option<&'a Progress>,
     /// What this node has said before that it takes.
     pub(crate) offered: &'a BTreeSet<PathKind>,
-    /// The kind of path that the peer's prefixes are routed by now, if it is one.
-    pub(crate) routed: Option<PathKind>,
+    /// The path that the peer's prefixes are routed by now, if it is one.
+    pub(crate) routed: Option<Path>,
 }
 
 impl<'a> Handover<'a> {
@@ -207,7 +208,7 @@ impl<'a> Handover<'a> {
         peer: &'a Node,
         nets: impl Iterator<Item = IpNet>,
     ) -> Self {
-        let kinds: BTreeSet<PathKind> = nets
+        let paths: BTreeSet<Path> = nets
             .filter_map(|net| in_force.routed.get(&net).copied())
             .collect();
         Self {
@@ -216,20 +217,21 @@ impl<'a> Handover<'a> {
             in_force,
             progress: progress_of(peer),
             offered,
-            routed: kinds.first().copied().filter(|_| kinds.len() == 1),
+            routed: paths.first().copied().filter(|_| paths.len() == 1),
         }
     }
 
-    /// The kind of path that stays in use instead of the one chosen, and what for. What is not to be reached at all is
-    /// never waited for.
-    pub(crate) fn stays(&self, choice: &Choice) -> Option<(PathKind, Wait)> {
+    /// The path that stays in use instead of the one chosen, and what for. What is not to be reached at all is never waited for.
+    pub(crate) fn stays(&self, choice: &Choice) -> Option<(Path, Wait)> {
         let (routed, chosen) = (self.routed?, choice.route?);
-        if routed == chosen.path().kind() {
+        if routed == chosen.path() {
             return None;
         }
         match chosen {
             PeerRoute::Wireguard(key, _) => {
-                (!self.is_proven(&key) && self.is_early()).then_some((routed, Wait::Handshake))
+                // From one lane to the other nothing is in the clear, so there is no hurry.
+                let may_wait = routed.kind().is_encrypted() || self.is_early();
+                (!self.is_proven(&key) && may_wait).then_some((routed, Wait::Handshake))
             }
             PeerRoute::Vxlan(_) | PeerRoute::Direct(_) => {
                 let behind = self
@@ -244,7 +246,9 @@ impl<'a> Handover<'a> {
     pub(crate) fn leaves(&self, choice: &Choice) -> Option<PathKind> {
         let chosen = choice.route?.path().kind();
         let moving = !chosen.is_encrypted() || self.is_early();
-        self.routed.filter(|routed| !routed.is_encrypted() && moving)
+        self.routed
+            .map(Path::kind)
+            .filter(|routed| !routed.is_encrypted() && moving)
     }
 
     /// The kinds by which the peer may still send, other than those that the accord asks for.
@@ -263,6 +267,6 @@ impl<'a> Handover<'a> {
     }
 
     fn is_proven(&self, key: &AnnouncedKey) -> bool {
-        self.in_force.proven.contains(&key.public_key)
+        self.in_force.proven.contains(&(key.epoch.lane(), key.public_key))
     }
 }

@@ -29,6 +29,8 @@ pub struct Local {
     pub node: NodeName,
     /// Its keys, one an epoch.
     pub keys: BTreeMap<Epoch, PublicKey>,
+    /// The epoch that it says it has settled in; `None`: the oldest of its keys'.
+    pub settled: Option<Epoch>,
     /// The kinds of path it can send and receive on.
     pub can: BTreeSet<PathKind>,
     /// The pods attached here whose veth exists.

@@ -81,28 +81,27 @@ fn is_near(local: &Local, address: IpAddr) -> bool {
     local.underlay.iter().any(|own| own.net.contains(&address))
 }
 
-/// The path of a kind to `peer`, whether it would be chosen or not: what is in use while the one chosen does not work yet.
+/// How a path leads to `peer`, whether it would be chosen or not: what is in use while the one chosen does not work yet.
 /// `None` where there is no such path.
-pub(crate) fn by_kind(
-    kind: PathKind,
-    mesh: &Mesh,
+pub(crate) fn by_path(
+    path: Path,
     local: &Local,
     own_ips: &[IpAddr],
     peer: &Node,
     usable: &[AnnouncedKey],
 ) -> Option<PeerRoute> {
     let address = peer_address(own_ips, peer)?;
-    match kind {
-        PathKind::Wireguard => {
-            let key = newest(mesh, usable).filter(|_| local.in_force.has_lanes)?;
-            Some(PeerRoute::Wireguard(key, SocketAddr::new(address, key.port)))
+    match path {
+        Path::Wireguard(lane) if local.in_force.has_lanes => {
+            let key = usable.iter().find(|key| key.epoch.lane() == lane)?;
+            Some(PeerRoute::Wireguard(*key, SocketAddr::new(address, key.port)))
         }
-        PathKind::Vxlan => local
+        Path::Vxlan => local
             .can
             .contains(&PathKind::Vxlan)
             .then_some(PeerRoute::Vxlan(address)),
-        PathKind::Direct => Some(PeerRoute::Direct(address)),
-        PathKind::Ipip => None,
+        Path::Direct => Some(PeerRoute::Direct(address)),
+        Path::Wireguard(_) | Path::Ipip => None,
     }
 }
 

@@ -155,6 +155,7 @@ impl World {
             mtu_holes: BTreeMap::new(),
             networks_before: BTreeSet::new(),
             endpoints_before: Endpoints::new(),
+            settled: None,
             in_force: InForce::observed(&member.observed, member.accord_age),
         };
         (cluster, local)
@@ -247,7 +248,7 @@ impl World {
     /// How `at` sends to `to`; `None`: it does not.
     fn sends(&self, at: usize, to: usize) -> Option<PathKind> {
         let routed = InForce::observed(&self.members[at].observed, Duration::ZERO).routed;
-        routed.get(&net(to)).copied()
+        routed.get(&net(to)).map(|path| path.kind())
     }
 
     /// That what `at` sends to `to` leaves and is taken.

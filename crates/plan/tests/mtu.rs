@@ -66,6 +66,7 @@ fn cluster(peers: &[&[&str]], routes: &[(&str, u32, u32)]) -> (Cluster, Local) {
         mtu_holes: BTreeMap::new(),
         networks_before: BTreeSet::new(),
         endpoints_before: Endpoints::new(),
+        settled: None,
         in_force: InForce::default(),
     };
     (cluster, local)

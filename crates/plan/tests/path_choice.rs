@@ -67,6 +67,7 @@ fn local(epochs: &[u32], can: &[PathKind]) -> Local {
         networks_before: BTreeSet::new(),
         endpoints_before: BTreeMap::new(),
         in_force: InForce::default(),
+        settled: None,
     }
 }
 

@@ -146,6 +146,7 @@ fn local(cluster: &Cluster) -> anyhow::Result<Local> {
         mtu_holes: BTreeMap::new(),
         networks_before: networks.flat_map(|it| &it.pod_cidrs).map(|it| it.net()).collect(),
         endpoints_before: Endpoints::new(),
+        settled: None,
         in_force: InForce::default(),
         node: own.name,
     })

@@ -41,6 +41,7 @@ mod namespaces;
 mod options;
 mod pod;
 pub mod reach;
+pub mod rotation;
 mod serve;
 pub mod shell;
 pub mod switch;

@@ -10,7 +10,7 @@ use crate::guard::{Carrier, Clear};
 use crate::handover::{Handover, Wait};
 use crate::input::{Cluster, Local};
 use crate::mtu;
-use crate::path_choice::{Choice, PeerRoute, by_kind, choose, peer_address};
+use crate::path_choice::{Choice, PeerRoute, by_path, choose, peer_address};
 use crate::state::PeerPlan;
 
 /// An accepted peer and how it is reached.
@@ -35,8 +35,8 @@ impl<'a> Chosen<'a> {
         let choice = choose(mesh, local, own_ips, peer.node, &peer.keys);
         let nets = peer.cidrs.iter().map(|cidr| cidr.net());
         let handover = Handover::with(mesh, accord, &local.in_force, offered, peer.node, nets);
-        let stays = handover.stays(&choice).and_then(|(kind, wait)| {
-            let route = by_kind(kind, mesh, local, own_ips, peer.node, &peer.keys)?;
+        let stays = handover.stays(&choice).and_then(|(path, wait)| {
+            let route = by_path(path, local, own_ips, peer.node, &peer.keys)?;
             Some((route, wait))
         });
         Self {
@@ -61,7 +61,9 @@ impl<'a> Chosen<'a> {
 
     /// The kind of path that stays in use although another is chosen.
     pub(super) fn staying(&self) -> Option<PathKind> {
-        self.stays.map(|(route, _)| route.path().kind())
+        let chosen = self.choice.route.map(|route| route.path().kind());
+        let staying = self.stays.map(|(route, _)| route.path().kind());
+        staying.filter(|staying| Some(*staying) != chosen)
     }
 
     /// Whether the lanes are needed to send to this peer or to hear it.

@@ -12,7 +12,7 @@ use proptest::sample::{select, subsequence};
 use warren_model::status::MtuHole;
 use warren_model::{
     Accord, AnnouncedKey, Announcement, AnnouncementError, Encryption, Epoch, Fallback, Lane, Mesh, MtuProbe,
-    Node, NodeName, OverlayMode, PathKind, PodCidr, Progress, PublicKey,
+    Node, NodeName, OverlayMode, Path, PathKind, PodCidr, Progress, PublicKey,
 };
 use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::VXLAN_INTERFACE;
@@ -104,6 +104,7 @@ pub(crate) fn a_local() -> impl Strategy<Value = Local> {
             )| {
                 Local {
                     node: name(0),
+                    settled: None,
                     keys: epochs
                         .into_iter()
                         .map(|epoch| (Epoch::new(epoch).unwrap(), key(100 + epoch as u8)))
@@ -127,10 +128,18 @@ fn some_holes() -> impl Strategy<Value = BTreeMap<NodeName, MtuHole>> {
 }
 
 fn what_is_in_force() -> impl Strategy<Value = InForce> {
-    let kind = select(vec![PathKind::Wireguard, PathKind::Vxlan, PathKind::Direct]);
+    let path = select(vec![
+        Path::Wireguard(Lane::Zero),
+        Path::Wireguard(Lane::One),
+        Path::Vxlan,
+        Path::Direct,
+    ]);
     (
-        btree_map(a_pod_cidr().prop_map(PodCidr::net), kind, 0..4),
-        btree_set((0_u8..12).prop_map(|n| key(n + 1)), 0..6),
+        btree_map(a_pod_cidr().prop_map(PodCidr::net), path, 0..4),
+        btree_set(
+            (select(Lane::ALL.to_vec()), (0_u8..12).prop_map(|n| key(n + 1))),
+            0..6,
+        ),
         any::<bool>(),
         0_u64..90,
     )

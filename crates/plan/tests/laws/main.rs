@@ -244,7 +244,7 @@ proptest! {
         for (net, clear) in &desired.guard.clear {
             prop_assert!(desired.guard.sealed.contains(net));
             for carrier in &clear.outgoing {
-                let routed = local.in_force.routed.values().copied().filter_map(Carrier::of);
+                let routed = local.in_force.routed.values().map(|path| path.kind()).filter_map(Carrier::of);
                 prop_assert!(local.in_force.accord_age < HANDSHAKE_PATIENCE);
                 prop_assert!(routed.into_iter().any(|routed| routed == *carrier), "{} by {:?}", net, carrier);
             }

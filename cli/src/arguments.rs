@@ -37,6 +37,9 @@ pub(crate) enum Command {
     /// The JSON holds "nodes", one each: "node", and "plan" (what its agent answers on /plan) or "agentError"; and
     /// "summary": "nodes", "answered", "steps".
     Plan(PlanArguments),
+    /// Show the mesh's keys, and rotate them
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Check this node, and say what is wrong and what to do about it
     ///
     /// Run it as root on the node, or in its agent's container. It looks at the kernel, the
@@ -121,6 +124,52 @@ pub(crate) struct PlanArguments {
     /// Which agents to ask.
     #[command(flatten)]
     pub(crate) agents: AgentArguments,
+}
+
+/// Of `warren keys`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Show every node's keys, and what a rotation waits for
+    ///
+    /// The JSON holds "nodes", one each: "node", "keys" ("epoch", "lane", "publicKey"), "settled", "waitsFor", and "agentError"
+    /// where its agent did not answer.
+    List(KeysListArguments),
+    /// Rotate the keys of all nodes, or of some, without losing a packet
+    ///
+    /// Raises spec.keys.epoch of the Mesh by one; it takes the permissions list on nodes, and get, patch and create on
+    /// meshes.warren-mesh.io. A rotation that is asked for while another is under way waits for that. Exit status 1: with --wait,
+    /// not every node has followed in time.
+    ///
+    /// The JSON holds "epoch", "finished", "seconds" and "behind", the nodes that have not followed.
+    Rotate(KeysRotateArguments),
+}
+
+/// Of `warren keys list`.
+#[derive(Debug, Args)]
+pub(crate) struct KeysListArguments {
+    /// Which agents to ask.
+    #[command(flatten)]
+    pub(crate) agents: AgentArguments,
+}
+
+/// Of `warren keys rotate`.
+#[derive(Debug, Args)]
+pub(crate) struct KeysRotateArguments {
+    /// Make a new key for this node only; may be given several times [default: all nodes]
+    #[arg(long = "node", value_name = "NAME")]
+    pub(crate) nodes: Vec<NodeName>,
+    /// Wait until every node has followed
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1200, requires = "wait")]
+    pub(crate) timeout: u64,
+    /// Kubeconfig to reach the API server with [default: the pod's service account, else KUBECONFIG or ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// How to print
+    #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Table)]
+    pub(crate) output: OutputFormat,
 }
 
 /// Of `warren doctor`.

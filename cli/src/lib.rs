@@ -1,6 +1,6 @@
 //! The operator's command: `warren`, or as a plugin of kubectl `kubectl warren`.
 //!
-//! Floor 5. It changes nothing but what `uninstall-node` removes; all it shows is what agents answer on `/status` and
+//! Floor 5. It changes nothing but what `uninstall-node` removes and, for `keys rotate`, the Mesh's epoch; all it shows is what agents answer on `/status` and
 //! `/plan`, reached through the API server's node proxy or, on the node itself, through the agent's Unix socket.
 //!
 //! | module | what it is about |
@@ -10,6 +10,7 @@
 //! | `admin_socket`, `node_proxy`, `answer` | asking one of them, and what its answer means |
 //! | `status` | `warren status`: the mesh as all agents see it |
 //! | `plan` | `warren plan`: what agents would change now |
+//! | `keys` | `warren keys`: the mesh's keys, and rotating them |
 //! | `doctor` | `warren doctor`: what is wrong on this node, and what to do about it |
 //! | `uninstall` | `warren uninstall-node` |
 //! | `outcome` | exit status and standard output |
@@ -19,6 +20,7 @@ mod admin_socket;
 mod answer;
 mod arguments;
 mod doctor;
+mod keys;
 mod node_proxy;
 mod outcome;
 mod plan;
@@ -77,6 +79,7 @@ fn execute(command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Status(arguments) => in_runtime(status::status(arguments)),
         Command::Plan(arguments) => in_runtime(plan::plan(arguments)),
+        Command::Keys(command) => in_runtime(keys::keys(command)),
         Command::Doctor(arguments) => in_runtime(doctor::doctor(arguments)),
         Command::UninstallNode(arguments) => in_runtime(uninstall::uninstall(arguments)),
         Command::Completions { shell } => {

@@ -49,7 +49,7 @@ pub struct AgentStatus {
     /// The last pass that failed: what the kernel refused; `None` when the last pass went through.
     pub last_error: Option<String>,
     /// What a rotation of keys that is under way waits for on this node, for people; empty without one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rotation_waits_for: Vec<String>,
     /// Who reports for the whole mesh, as far as this agent knows; of several answers the one of the latest term counts.
     #[serde(default)]

@@ -42,6 +42,8 @@ enum Kind {
     Kernel {
         kernel: Arc<Kernel>,
         wireguard: KernelWireguard,
+        /// For devices from before the kernel had WireGuard.
+        before: Userspace,
     },
     Userspace(Userspace),
     /// Neither: the node cannot do WireGuard, and says so to its peers.
@@ -51,7 +53,7 @@ enum Kind {
 /// What became of the question how a lane's device is.
 enum Answer {
     Device(LaneObserved),
-    /// There is an interface and nobody behind it.
+    /// There is an interface and nobody behind it, or it is a device of the other kind.
     Silence,
     NoInterface,
 }
@@ -112,7 +114,8 @@ impl Devices {
     }
 
     /// Adds what the devices say to what the rest of the kernel says. A lane whose interface is there but whose device
-    /// does not answer is taken out of the observation: it has to be made anew.
+    /// does not answer, or is of the other kind because the kernel has gained or lost WireGuard since, is taken out of the
+    /// observation: it has to be made anew.
     pub async fn observe(&self, observed: &mut Observed) -> Result<(), DeviceError> {
         let present = |lane: Lane| {
             let link = observed.links.get(lane.interface());
@@ -128,7 +131,10 @@ impl Devices {
                 }
                 Answer::Silence => {
                     let interface = lane.interface();
-                    tracing::warn!(interface, "the interface is there, but no device answers for it");
+                    tracing::warn!(
+                        interface,
+                        "the interface is there, but no device of this node's kind answers for it"
+                    );
                     observed.remove_link(interface);
                 }
                 Answer::NoInterface => {}
@@ -158,12 +164,18 @@ impl Devices {
         drops
     }
 
-    /// Makes a lane's device, or fails; whatever was left of an earlier one goes first.
+    /// Makes a lane's device, or fails; whatever was left of an earlier one, of either kind, goes first.
     pub async fn create(&self, lane: Lane, mtu: u32) -> Result<(), DeviceError> {
         match &self.kind {
-            Kind::Kernel { kernel, .. } => Ok(wireguard::create(kernel, lane.interface(), mtu).await?),
+            Kind::Kernel { kernel, before, .. } => {
+                before.stop(lane.interface()).await?;
+                wireguard::remove(lane.interface()).await?;
+                Ok(wireguard::create(kernel, lane.interface(), mtu).await?)
+            }
             Kind::Userspace(userspace) => {
                 userspace.stop(lane.interface()).await?;
+                // One of the kernel's own has no process that could be ended.
+                wireguard::remove(lane.interface()).await?;
                 Ok(userspace.start(lane.interface()).await?)
             }
             Kind::None => Err(DeviceError::None {
@@ -245,6 +257,8 @@ async fn of_kernel(kernel: &Arc<Kernel>) -> Result<Kind, WireguardError> {
     Ok(Kind::Kernel {
         kernel: Arc::clone(kernel),
         wireguard: KernelWireguard::new()?,
+        // Nothing is started by it.
+        before: Userspace::new(SOCKET_DIR, USERSPACE_PROGRAM),
     })
 }
 

@@ -112,6 +112,12 @@ impl NodeLayout {
         self.subnet().host(self.families, 10 + self.number)
     }
 
+    /// Its own of several words with commas between them, which are dealt to the nodes in turn.
+    pub(crate) fn deal(self, words: &str) -> &str {
+        let number = usize::from(self.number - 1);
+        words.split(',').cycle().nth(number).unwrap_or_default()
+    }
+
     /// `spec.podCIDRs`, IPv4 first.
     pub(crate) fn pod_cidrs(self) -> Vec<IpNet> {
         let n = self.number;
@@ -158,6 +164,13 @@ mod tests {
             .map(|n| NodeLayout::new(n, 2, Families::V4).subnet().0)
             .collect();
         assert_eq!(subnets, [1, 2, 1, 2, 1]);
+    }
+
+    #[test]
+    fn words_are_dealt_to_the_nodes_in_turn() {
+        let dealt = |words| [1, 2, 3].map(|n| NodeLayout::new(n, 1, Families::V4).deal(words));
+        assert_eq!(dealt("auto"), ["auto"; 3]);
+        assert_eq!(dealt("kernel,userspace"), ["kernel", "userspace", "kernel"]);
     }
 
     #[test]

@@ -81,7 +81,7 @@ struct Up {
     /// Address families of nodes and pods.
     #[arg(long, value_enum, default_value_t)]
     families: Families,
-    /// `--wireguard` of the agents.
+    /// `--wireguard` of the agents; several, with commas between them, are dealt to the nodes in turn.
     #[arg(long, default_value = "auto")]
     wireguard: String,
     /// `--log` of the agents.

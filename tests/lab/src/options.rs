@@ -31,7 +31,7 @@ pub struct LabOptions {
     pub families: Families,
     /// Whether each node runs an agent from the start. Without, they are started one by one.
     pub agents: bool,
-    /// `--wireguard` of the agents.
+    /// `--wireguard` of the agents; several, with commas between them, are dealt to the nodes in turn.
     pub wireguard: String,
     /// `--log` of the agents.
     pub log: String,

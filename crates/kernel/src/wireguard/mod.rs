@@ -124,7 +124,7 @@ impl KernelWireguard {
         })
     }
 
-    /// How a device is; `None` if there is no such interface. `now` is the time that ages of handshakes are reckoned
+    /// How a device is; `None` if there is no such interface, or it is not one of the kernel's WireGuard. `now` is the time that ages of handshakes are reckoned
     /// from.
     pub async fn observe(&self, name: &str, now: SystemTime) -> Result<Option<LaneObserved>, WireguardError> {
         let act = format!("read WireGuard device {name}");
@@ -136,7 +136,9 @@ impl KernelWireguard {
             match self.exchange(request, NLM_F_REQUEST | NLM_F_DUMP, &act).await {
                 Ok(answer) if answer.interrupted => {}
                 Ok(answer) => return Ok(Some(messages::merge(answer.messages, now))),
-                Err(WireguardError::Refused { errno, .. }) if errno.raw_os_error() == Some(libc::ENODEV) => {
+                Err(WireguardError::Refused { errno, .. })
+                    if matches!(errno.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP)) =>
+                {
                     return Ok(None);
                 }
                 Err(error) => return Err(error),

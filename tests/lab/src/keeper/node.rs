@@ -28,8 +28,9 @@ use crate::underlay;
 /// TCP port of an agent's admin server.
 const ADMIN_PORT: u16 = 9586;
 
-/// How long an agent may take until it serves pods.
-const READY: Duration = Duration::from_secs(30);
+/// How long an agent may take until it serves pods. A second or two is usual; an emulated machine with three of them on a
+/// busy one has taken more than 30.
+const READY: Duration = Duration::from_secs(90);
 
 /// How long an agent may take to drain.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -315,7 +316,7 @@ fn environment(
         ("WARREN_CNI_CONF_DIR", dir.cni_conf().into()),
         ("WARREN_CNI_BIN_DIR", dir.cni_bin().into()),
         ("WARREN_ADMIN_ADDR", format!("[::]:{ADMIN_PORT}").into()),
-        ("WARREN_WIREGUARD", options.wireguard.clone().into()),
+        ("WARREN_WIREGUARD", layout.deal(&options.wireguard).into()),
         ("WARREN_LOG", options.log.clone().into()),
     ]
     .map(|(name, value): (&str, OsString)| (name.to_owned(), value))

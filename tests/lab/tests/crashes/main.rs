@@ -54,6 +54,12 @@ async fn an_agent_that_is_killed_at_its_work_on_a_real_api_server() {
     killed(ApiKind::Real, &all, 2).await;
 }
 
+#[tokio::test]
+#[ignore = "little of each of the above, for the slow machine of hack/vm.sh, where devices are the kernel's"]
+async fn an_agent_that_is_killed_at_its_work_on_a_slow_machine() {
+    killed(ApiKind::Embedded, &[Work::Attach, Work::Peer], 1).await;
+}
+
 async fn killed(api: ApiKind, works: &[Work], kills: u32) {
     let options = LabOptions {
         api,

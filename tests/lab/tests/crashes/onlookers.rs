@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use warren_lab::{Place, PodFacts};
 
+use crate::support::{ping_first, ping_flow};
 use crate::trial::Trial;
 
 impl Trial {
@@ -13,8 +14,12 @@ impl Trial {
         let mut answered = 0;
         while !over.get() {
             for address in &to.addresses {
+                let flow = ping_flow();
+                ping_first(&self.lab, &Place::Pod(from.key.clone()), address, &flow).await;
                 // With a deadline it goes on until so many have been answered, so a late last answer is waited for.
-                let argv = ["ping", "-n", "-i", "0.02", "-w", "10", "-c", "40", address];
+                let argv = [
+                    "ping", "-n", "-e", &flow, "-i", "0.02", "-w", "10", "-c", "40", address,
+                ];
                 let output = self.lab.run(Place::Pod(from.key.clone()), &argv).await.unwrap();
                 let sequence = |line: &str| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok();
                 let seen: BTreeSet<u32> = output.stdout.lines().filter_map(sequence).collect();
@@ -31,14 +36,14 @@ impl Trial {
         answered
     }
 
-    /// What the guards of both pods' nodes have dropped.
+    /// What the guards of both pods' nodes have dropped, and their connection tracking.
     pub(crate) async fn drops(&self) -> String {
-        let counters = ["nft", "list", "counters", "table", "inet", "warren"];
+        let counters = "nft list counters table inet warren; cat /proc/net/stat/nf_conntrack";
         let mut drops = String::new();
         for pod in [&self.here, &self.there] {
             let output = self
                 .lab
-                .run(Place::Node(pod.node.clone()), &counters)
+                .run(Place::Node(pod.node.clone()), &["sh", "-c", counters])
                 .await
                 .unwrap();
             drops += &output.stdout;

@@ -134,6 +134,7 @@ fn carries(action: &Action) -> bool {
         Action::InstallGuard(_)
         | Action::CreateLane(..)
         | Action::CreateVxlan(..)
+        | Action::CreateIpip(..)
         | Action::SetUp(_)
         | Action::SetRoute(..) => true,
         Action::SetMtu(..)

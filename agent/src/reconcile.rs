@@ -44,6 +44,8 @@ pub struct Parts {
     pub kernel: Arc<Kernel>,
     /// WireGuard devices.
     pub devices: Arc<Devices>,
+    /// Whether the kernel has IPIP.
+    pub has_ipip: bool,
     /// This node's keys.
     pub keys: KeyStore,
     /// The pods attached.
@@ -274,7 +276,7 @@ impl Reconciler {
             node: parts.node.clone(),
             settled,
             keys: parts.keys.public_keys().into_iter().collect(),
-            can: can(&parts.devices),
+            can: can(&parts.devices, parts.has_ipip),
             attachments: parts.attachments.present(&view.observed, leaked),
             underlay: parts.kernel.underlay().await?,
             underlay_routes: parts.kernel.underlay_routes().await?,
@@ -339,8 +341,11 @@ fn age_of(known: &mut Option<(Accord, Instant)>, accord: Accord, now: Instant) -
     }
 }
 
-fn can(devices: &Devices) -> BTreeSet<PathKind> {
+fn can(devices: &Devices, has_ipip: bool) -> BTreeSet<PathKind> {
     let mut can = BTreeSet::from([PathKind::Vxlan]);
+    if has_ipip {
+        can.insert(PathKind::Ipip);
+    }
     if devices.available() {
         can.insert(PathKind::Wireguard);
     }

@@ -92,6 +92,14 @@ pub async fn run(config: Config) -> Result<()> {
         "WireGuard device"
     );
 
+    let has_ipip = match kernel.probe_ipip().await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::info!(%error, "this kernel has no IPIP: peers are told");
+            false
+        }
+    };
+
     let credentials = ClientConfig::new(concat!("warren-agent/", env!("CARGO_PKG_VERSION")));
     let reading = credentials.clone().with_kubeconfig(config.kubeconfig.clone());
     let publish_with = config
@@ -121,6 +129,7 @@ pub async fn run(config: Config) -> Result<()> {
         node: node.clone(),
         kernel: Arc::clone(&kernel),
         devices: Arc::clone(&devices),
+        has_ipip,
         keys,
         attachments: attachments.clone(),
         snapshots: watches.subscribe(),

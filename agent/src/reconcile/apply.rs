@@ -65,6 +65,7 @@ impl Reconciler {
             Action::RemoveLink(_, LinkKind::Lane(lane)) => parts.devices.remove(*lane).await?,
             Action::InstallGuard(_)
             | Action::CreateVxlan(..)
+            | Action::CreateIpip(..)
             | Action::SetUp(_)
             | Action::SetSysctl(..)
             | Action::AddAddress(..)

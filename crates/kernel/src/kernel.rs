@@ -130,6 +130,7 @@ impl Kernel {
             }
             Action::SetSysctl(key, value) => return Ok(self.record.set(key, value)?),
             Action::CreateVxlan(vxlan, mtu) => links::create_vxlan(netlink, vxlan, *mtu).await,
+            Action::CreateIpip(ipip, mtu) => links::create_ipip(netlink, ipip, *mtu).await,
             Action::SetMtu(link, mtu) => links::set_mtu(netlink, link, *mtu).await,
             Action::SetUp(link) => links::set_up(netlink, link).await,
             Action::AddAddress(link, address) => addresses::add(netlink, link, *address).await,
@@ -143,6 +144,11 @@ impl Kernel {
             Action::RemoveLink(link, _) => links::remove(link).await,
         }
         .map_err(KernelError::from)
+    }
+
+    /// Whether the kernel has IPIP; the error says why not.
+    pub async fn probe_ipip(&self) -> Result<(), KernelError> {
+        Ok(links::probe_ipip(&self.netlink).await?)
     }
 
     /// Addresses of the interfaces that are not ours, not a loopback, and up.
@@ -194,6 +200,7 @@ fn interface(action: &Action) -> Option<&str> {
         Action::InstallGuard(_)
         | Action::CreateLane(..)
         | Action::CreateVxlan(..)
+        | Action::CreateIpip(..)
         | Action::ConfigureLane(..)
         | Action::SetSysctl(..)
         | Action::SetFdb(..)

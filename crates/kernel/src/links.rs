@@ -6,25 +6,35 @@
 )]
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures::StreamExt;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoData, InfoIpTunnel, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use warren_model::Lane;
-use warren_plan::state::{VETH_PREFIX, VXLAN_INTERFACE, VXLAN_VNI};
-use warren_plan::{Link, LinkKind, Mac, Vxlan};
+use warren_plan::state::{IPIP_INTERFACE, VETH_PREFIX, VXLAN_INTERFACE, VXLAN_VNI};
+use warren_plan::{Ipip, Link, LinkKind, Mac, Vxlan};
 
 use crate::direct::Direct;
 use crate::events;
 use crate::netlink::{Netlink, NetlinkError, accept};
 
+/// The interface that finds out whether the kernel has IPIP.
+const IPIP_PROBE: &str = "warren-ip-probe";
+
+/// Its source address, of a range that no host has (RFC 5737).
+const PROBED_FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Hops that an encapsulated packet may take (RFC 1700).
+const IPIP_TTL: u8 = 64;
+
 /// Whether an interface of that name is ours.
 pub fn is_ours(name: &str) -> bool {
-    Lane::of_interface(name).is_some() || name == VXLAN_INTERFACE || name.starts_with(VETH_PREFIX)
+    let named = [VXLAN_INTERFACE, IPIP_INTERFACE, IPIP_PROBE].contains(&name);
+    Lane::of_interface(name).is_some() || named || name.starts_with(VETH_PREFIX)
 }
 
 /// One interface as the kernel lists it.
@@ -105,9 +115,19 @@ impl LinkEntry {
         if self.name == VXLAN_INTERFACE {
             return self.vxlan().map_or(LinkKind::Foreign, LinkKind::Vxlan);
         }
+        if self.name == IPIP_INTERFACE {
+            return self.ipip().map_or(LinkKind::Foreign, LinkKind::Ipip);
+        }
         match self.kind {
             Some(InfoKind::Veth) => LinkKind::Veth,
             _ => LinkKind::Foreign,
+        }
+    }
+
+    fn ipip(&self) -> Option<Ipip> {
+        match &self.data {
+            Some(InfoData::IpTunnel(infos)) if self.kind == Some(InfoKind::IpIp) => ipip(infos),
+            _ => None,
         }
     }
 
@@ -136,6 +156,21 @@ impl LinkEntry {
             local: local?,
         })
     }
+}
+
+/// An IPIP interface's settings if it is one of ours: one source address and no remote end.
+fn ipip(infos: &[InfoIpTunnel]) -> Option<Ipip> {
+    let (mut local, mut remote) = (None, None);
+    for info in infos {
+        match info {
+            InfoIpTunnel::Local(IpAddr::V4(address)) => local = Some(*address),
+            InfoIpTunnel::Remote(address) => remote = Some(*address),
+            _ => {}
+        }
+    }
+    let to_anyone = remote.is_none_or(|remote: IpAddr| remote.is_unspecified());
+    let local = local.filter(|local| to_anyone && !local.is_unspecified())?;
+    Some(Ipip { local })
 }
 
 /// All interfaces of the namespace.
@@ -224,6 +259,45 @@ pub(crate) async fn create_vxlan(netlink: &Netlink, vxlan: &Vxlan, mtu: u32) -> 
         ]),
     ];
     let act = format!("add link {VXLAN_INTERFACE} type vxlan port {}", vxlan.port);
+    netlink
+        .act(
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+            &act,
+        )
+        .await
+}
+
+/// Makes the IPIP interface, down: without a remote end, so that the gateway of a route is where its packets go to
+/// (net/ipv4/ip_tunnel.c, ip_tunnel_xmit).
+pub(crate) async fn create_ipip(netlink: &Netlink, ipip: &Ipip, mtu: u32) -> Result<(), NetlinkError> {
+    add_ipip(netlink, IPIP_INTERFACE, ipip.local, mtu).await
+}
+
+/// Whether the kernel has IPIP: makes an interface and removes it.
+pub(crate) async fn probe_ipip(netlink: &Netlink) -> Result<(), NetlinkError> {
+    // A probe that was killed halfway left one.
+    remove(IPIP_PROBE).await?;
+    add_ipip(netlink, IPIP_PROBE, PROBED_FROM, 1480).await?;
+    remove(IPIP_PROBE).await
+}
+
+async fn add_ipip(netlink: &Netlink, name: &str, local: Ipv4Addr, mtu: u32) -> Result<(), NetlinkError> {
+    let data = vec![
+        InfoIpTunnel::Local(local.into()),
+        InfoIpTunnel::Ttl(IPIP_TTL),
+        InfoIpTunnel::PMtuDisc(true),
+    ];
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::IpIp),
+            LinkInfo::Data(InfoData::IpTunnel(data)),
+        ]),
+    ];
+    let act = format!("add link {name} type ipip local {local}");
     netlink
         .act(
             RouteNetlinkMessage::NewLink(message),

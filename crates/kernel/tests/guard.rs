@@ -20,6 +20,7 @@ struct Scene {
     underlay: Room,
     lane: Room,
     vxlan: Room,
+    ipip: Room,
     guard: Guard,
 }
 
@@ -36,6 +37,7 @@ impl Scene {
             underlay: Room::new(),
             lane: Room::new(),
             vxlan: Room::new(),
+            ipip: Room::new(),
             guard: guard(),
         };
         sh("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
@@ -43,6 +45,7 @@ impl Scene {
             ("eth0", &scene.underlay, 2),
             ("warren0", &scene.lane, 3),
             ("warren-vx", &scene.vxlan, 4),
+            ("warren-ipip", &scene.ipip, 5),
         ] {
             cable(end, room, "far");
             sh(&format!(
@@ -208,19 +211,21 @@ fn a_clear_network_goes_by_its_carrier_or_a_lane() {
     node("a_clear_network_goes_by_its_carrier_or_a_lane", async |node| {
         let mut scene = Scene::new(node).await;
         sh(
-            "for name in all eth0 warren0 warren-vx; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done",
+            "for name in all eth0 warren0 warren-vx warren-ipip; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done",
         );
         let pod = bound(&scene.pod, POD, 7);
         let rooms = [
             bound(&scene.underlay, REMOTE, 8),
             bound(&scene.lane, REMOTE, 8),
             bound(&scene.vxlan, REMOTE, 8),
+            bound(&scene.ipip, REMOTE, 8),
         ];
-        let ends = [("eth0", 2), ("warren0", 3), ("warren-vx", 4)];
+        let ends = [("eth0", 2), ("warren0", 3), ("warren-vx", 4), ("warren-ipip", 5)];
         let mut drops = 0;
         for (carrier, allowed) in [
-            (Carrier::Direct, [true, true, false]),
-            (Carrier::Vxlan, [false, true, true]),
+            (Carrier::Direct, [true, true, false, false]),
+            (Carrier::Vxlan, [false, true, true, false]),
+            (Carrier::Ipip, [false, true, false, true]),
         ] {
             let nets = ["10.244.2.0/24", "fd10:244:2::/64"];
             scene.guard.clear = nets.map(|net| (net.parse().unwrap(), Clear::by(carrier))).into();
@@ -254,6 +259,42 @@ fn a_clear_network_goes_by_its_carrier_or_a_lane() {
         scene.dropped("plaintext-out", 0).await;
         scene.dropped("plaintext-in", 0).await;
     });
+}
+
+#[test]
+fn a_network_in_a_hand_over_comes_by_what_its_node_still_sends_by_and_is_sealed_otherwise() {
+    node(
+        "a_network_in_a_hand_over_comes_by_what_its_node_still_sends_by_and_is_sealed_otherwise",
+        async |node| {
+            let mut scene = Scene::new(node).await;
+            sh(
+                "for name in all eth0 warren0 warren-vx; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done",
+            );
+            let nets = ["10.244.2.0/24", "fd10:244:2::/64"].map(|net| net.parse().unwrap());
+            let still = Clear {
+                incoming: [Carrier::Vxlan].into(),
+                ..Clear::default()
+            };
+            scene.guard.sealed = nets.into();
+            scene.guard.clear = nets.map(|net| (net, still.clone())).into();
+            scene.install().await;
+            let pod = bound(&scene.pod, POD, 7);
+            let (lane, vxlan) = (bound(&scene.lane, REMOTE, 8), bound(&scene.vxlan, REMOTE, 8));
+            let underlay = bound(&scene.underlay, REMOTE, 8);
+            for index in [0, 1] {
+                scene.route_remote("warren0", 3);
+                assert_eq!(delivered(&pod[index], &lane[index]).to_string(), POD[index]);
+                assert_eq!(delivered(&vxlan[index], &pod[index]).to_string(), REMOTE[index]);
+                let count = index as u64 + 1;
+                send(&underlay[index], pod[index].local_addr().unwrap());
+                scene.dropped("plaintext-in", count).await;
+                scene.route_remote("warren-vx", 4);
+                send(&pod[index], vxlan[index].local_addr().unwrap());
+                scene.dropped("plaintext-out", count).await;
+                assert!(silent(&pod[index]) && silent(&vxlan[index]));
+            }
+        },
+    );
 }
 
 #[test]
@@ -342,9 +383,35 @@ fn pods_are_masqueraded_towards_the_outside_and_nowhere_else() {
         async |node| {
             let mut scene = Scene::new(node).await;
             scene.guard.masquerade = scene.guard.local.clone();
+            let pod = bound(&scene.pod, POD, 7);
+            // Between pods by any path, in both directions, whoever speaks first.
+            let nets = ["10.244.2.0/24", "fd10:244:2::/64"].map(|net| net.parse().unwrap());
+            for (carrier, end, number, room) in [
+                (Carrier::Direct, "eth0", 2, &scene.underlay),
+                (Carrier::Vxlan, "warren-vx", 4, &scene.vxlan),
+                (Carrier::Ipip, "warren-ipip", 5, &scene.ipip),
+            ] {
+                scene.guard.clear = nets.map(|net| (net, Clear::by(carrier))).into();
+                scene.install().await;
+                scene.route_remote(end, number);
+                let remote = bound(room, REMOTE, 18);
+                let first = bound(room, REMOTE, 19);
+                for index in [0, 1] {
+                    assert_eq!(
+                        delivered(&pod[index], &remote[index]).to_string(),
+                        POD[index],
+                        "{end}"
+                    );
+                    assert_eq!(
+                        delivered(&first[index], &pod[index]).to_string(),
+                        REMOTE[index],
+                        "{end}"
+                    );
+                }
+            }
+            scene.guard.clear.clear();
             scene.install().await;
             scene.route_remote("warren0", 3);
-            let pod = bound(&scene.pod, POD, 7);
             let outside = bound(&scene.underlay, ["192.0.2.2", "fd02::2"], 7);
             let remote = bound(&scene.lane, REMOTE, 8);
             for (index, own) in ["192.0.2.1", "fd02::1"].into_iter().enumerate() {

@@ -70,6 +70,7 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
             .any(|(_, address)| *address == cidr.node_address())
     };
     let sources: Vec<PodCidr> = own_cidrs.iter().filter(carried).copied().collect();
+    refuse_ipv6_by_ipip(&peers, &mut refusals);
     let mut desired = Desired {
         routes: routes(local, own_cidrs, &sources, &peers, &guard.sealed),
         guard,
@@ -238,6 +239,9 @@ fn remote_route(local: &Local, cidr: PodCidr, sources: &[PodCidr], chosen: &Chos
         Some(PeerRoute::Vxlan(_)) => {
             RouteTarget::OnLink(crate::state::VXLAN_INTERFACE.to_owned(), cidr.node_address())
         }
+        Some(PeerRoute::Ipip(host)) if cidr.family() == Family::V4 => {
+            RouteTarget::OnLink(crate::state::IPIP_INTERFACE.to_owned(), host.into())
+        }
         Some(PeerRoute::Direct(gateway)) if Family::of(gateway) == cidr.family() => {
             RouteTarget::Gateway(gateway)
         }
@@ -246,7 +250,7 @@ fn remote_route(local: &Local, cidr: PodCidr, sources: &[PodCidr], chosen: &Chos
             Some(gateway) => RouteTarget::Gateway(gateway),
             None => return unreachable,
         },
-        None => return unreachable,
+        Some(PeerRoute::Ipip(_)) | None => return unreachable,
     };
     Route { target, source }
 }
@@ -311,6 +315,20 @@ fn refuse_mtu_without_ipv6(mesh: &Mesh, own_cidrs: &[PodCidr], refusals: &mut Ve
             "mtu-below-ipv6",
             format!("spec.mtu is {mtu}, and {least} holds because pods have IPv6: set it to {least} or more"),
         ));
+    }
+}
+
+/// IPIP carries IPv4 alone (RFC 2003). What cannot be carried is not sent otherwise.
+fn refuse_ipv6_by_ipip(peers: &[Chosen<'_>], refusals: &mut Vec<Refusal>) {
+    for chosen in peers {
+        let has_ipv6 = chosen.peer.cidrs.iter().any(|cidr| cidr.family() == Family::V6);
+        if has_ipv6 && matches!(chosen.route(), Some(PeerRoute::Ipip(_))) {
+            refusals.push(Refusal::new(
+                node_object(&chosen.peer.node.name),
+                "ipv6-by-ipip",
+                "its pods' IPv6 addresses are not reached, because IPIP carries IPv4 alone: use vxlan",
+            ));
+        }
     }
 }
 

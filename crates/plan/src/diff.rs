@@ -106,6 +106,12 @@ impl Steps {
                         "the Mesh allows vxlan",
                     );
                 }
+                (LinkKind::Ipip(ipip), None) => {
+                    self.push(
+                        Action::CreateIpip(ipip.clone(), wanted.mtu),
+                        "the Mesh allows ipip",
+                    );
+                }
                 // Only attaching a pod makes a veth.
                 (LinkKind::Veth | LinkKind::Foreign, None) => {}
                 (_, Some(found)) if found.mtu != wanted.mtu => {
@@ -122,7 +128,11 @@ impl Steps {
     fn set_up_links(&mut self, desired: &Desired, observed: &Observed) {
         for (name, wanted) in &desired.links {
             let found = observed.links.get(name);
-            let made_here = found.is_none() && matches!(wanted.kind, LinkKind::Lane(_) | LinkKind::Vxlan(_));
+            let made_here = found.is_none()
+                && matches!(
+                    wanted.kind,
+                    LinkKind::Lane(_) | LinkKind::Vxlan(_) | LinkKind::Ipip(_)
+                );
             if wanted.up && (made_here || found.is_some_and(|found| !found.up)) {
                 self.push(Action::SetUp(name.clone()), "it is down");
             }
@@ -234,7 +244,9 @@ impl Steps {
         {
             let reason = match found.kind {
                 LinkKind::Veth => "no attached pod has it",
-                LinkKind::Lane(_) | LinkKind::Vxlan(_) | LinkKind::Foreign => "the Mesh has no use for it",
+                LinkKind::Lane(_) | LinkKind::Vxlan(_) | LinkKind::Ipip(_) | LinkKind::Foreign => {
+                    "the Mesh has no use for it"
+                }
             };
             self.push(Action::RemoveLink(name.clone(), found.kind.clone()), reason);
         }

@@ -63,6 +63,8 @@ impl Clear {
 pub enum Carrier {
     /// The interface `warren-vx`.
     Vxlan,
+    /// The interface `warren-ipip`.
+    Ipip,
     /// Any other interface: plain routes.
     Direct,
 }
@@ -72,8 +74,9 @@ impl Carrier {
     pub fn of(kind: PathKind) -> Option<Self> {
         match kind {
             PathKind::Vxlan => Some(Self::Vxlan),
+            PathKind::Ipip => Some(Self::Ipip),
             PathKind::Direct => Some(Self::Direct),
-            PathKind::Wireguard | PathKind::Ipip => None,
+            PathKind::Wireguard => None,
         }
     }
 }
@@ -88,7 +91,7 @@ pub struct OpenPod {
 }
 
 /// Raised whenever the same [`Guard`] is rendered to other rules, so that an upgraded agent installs them.
-const RULES_VERSION: u32 = 4;
+const RULES_VERSION: u32 = 5;
 
 impl Guard {
     /// A number that stands for exactly this content but for the pods (FNV-1a, 64 bits, of its text). It is kept in the

@@ -23,7 +23,7 @@ use warren_model::{
 
 use crate::input::{Cluster, Local};
 use crate::path_choice::{Choice, PeerRoute};
-use crate::state::{Observed, RouteTarget, VXLAN_INTERFACE};
+use crate::state::{IPIP_INTERFACE, Observed, RouteTarget, VXLAN_INTERFACE};
 
 /// For how long a node that is to send by WireGuard goes on sending in the clear to a peer that it sends to in the clear,
 /// while no handshake is completed: after that the peer is sent to through the lane or not at all. A lost first message of
@@ -54,6 +54,8 @@ impl InForce {
             RouteTarget::Device(device) | RouteTarget::OnLink(device, _) => {
                 if device == VXLAN_INTERFACE {
                     Some(Path::Vxlan)
+                } else if device == IPIP_INTERFACE {
+                    Some(Path::Ipip)
                 } else {
                     Lane::of_interface(device).map(Path::Wireguard)
                 }
@@ -233,7 +235,7 @@ impl<'a> Handover<'a> {
                 let may_wait = routed.kind().is_encrypted() || self.is_early();
                 (!self.is_proven(&key) && may_wait).then_some((routed, Wait::Handshake))
             }
-            PeerRoute::Vxlan(_) | PeerRoute::Direct(_) => {
+            PeerRoute::Vxlan(_) | PeerRoute::Ipip(_) | PeerRoute::Direct(_) => {
                 let behind = self
                     .progress
                     .is_some_and(|progress| progress.accepts != self.accord);

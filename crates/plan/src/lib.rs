@@ -38,5 +38,5 @@ pub use guard::{Carrier, Clear, Guard, OpenPod};
 pub use handover::{InForce, accord};
 pub use input::{Attachment, Cluster, Local, UnderlayAddress, UnderlayRoute};
 pub use lane::{Endpoints, LaneChange, LaneConfig, LaneObserved, PeerConfig, PeerObserved};
-pub use state::{Desired, Link, LinkKind, Mac, Observed, PeerPlan, Route, RouteTarget, Vxlan};
+pub use state::{Desired, Ipip, Link, LinkKind, Mac, Observed, PeerPlan, Route, RouteTarget, Vxlan};
 pub use step::{Action, Step};

@@ -1,7 +1,7 @@
 //! How packets reach one peer: a pure choice from the Mesh, what both ends can do, and where they are.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use warren_model::{
     AnnouncedKey, Announcement, AnnouncementError, Encryption, Epoch, Fallback, Family, Mesh, Node,
@@ -26,6 +26,8 @@ pub enum PeerRoute {
     Wireguard(AnnouncedKey, SocketAddr),
     /// By VXLAN to this host address.
     Vxlan(IpAddr),
+    /// By IPIP to this host address. IPv4 alone, inside and outside.
+    Ipip(Ipv4Addr),
     /// By this gateway, without encapsulation; what is of another family goes by [`gateway`].
     Direct(IpAddr),
 }
@@ -36,6 +38,7 @@ impl PeerRoute {
         match self {
             Self::Wireguard(key, _) => Path::Wireguard(key.epoch.lane()),
             Self::Vxlan(_) => Path::Vxlan,
+            Self::Ipip(_) => Path::Ipip,
             Self::Direct(_) => Path::Direct,
         }
     }
@@ -71,10 +74,30 @@ pub fn peer_address(own_ips: &[IpAddr], peer: &Node) -> Option<IpAddr> {
     })
 }
 
+/// The address that IPIP packets for a peer go to: its first IPv4 InternalIP, where this node has one too.
+fn ipip_address(own_ips: &[IpAddr], peer: &Node) -> Option<Ipv4Addr> {
+    ipv4_of(own_ips).and_then(|_| ipv4_of(&peer.internal_ips))
+}
+
+/// The first IPv4 address.
+pub(crate) fn ipv4_of(ips: &[IpAddr]) -> Option<Ipv4Addr> {
+    ips.iter().find_map(|ip| match ip {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    })
+}
+
 /// The peer's InternalIP of that family in a subnet of this node, by which it is reached without encapsulation.
 pub fn gateway(local: &Local, peer: &Node, family: Family) -> Option<IpAddr> {
     let of_family = peer.internal_ips.iter().filter(|ip| Family::of(**ip) == family);
     of_family.copied().find(|ip| is_near(local, *ip))
+}
+
+/// The same of IPv4 or, without one, of IPv6.
+fn nearest(local: &Local, peer: &Node) -> Option<IpAddr> {
+    [Family::V4, Family::V6]
+        .into_iter()
+        .find_map(|family| gateway(local, peer, family))
 }
 
 fn is_near(local: &Local, address: IpAddr) -> bool {
@@ -100,8 +123,11 @@ pub(crate) fn by_path(
             .can
             .contains(&PathKind::Vxlan)
             .then_some(PeerRoute::Vxlan(address)),
-        Path::Direct => Some(PeerRoute::Direct(address)),
-        Path::Wireguard(_) | Path::Ipip => None,
+        Path::Direct => nearest(local, peer).map(PeerRoute::Direct),
+        Path::Ipip => ipip_address(own_ips, peer)
+            .filter(|_| local.can.contains(&PathKind::Ipip))
+            .map(PeerRoute::Ipip),
+        Path::Wireguard(_) => None,
     }
 }
 
@@ -142,9 +168,16 @@ fn choose_encrypted(
             Fallback::Vxlan => refused(format!(
                 "{who} cannot do WireGuard, and not both ends can do vxlan"
             )),
-            Fallback::Ipip => refused(format!(
-                "{who} cannot do WireGuard, and not both ends can do ipip"
-            )),
+            Fallback::Ipip => match ipip_address(own_ips, peer) {
+                Some(address) if both_can(local, &announcement.paths, PathKind::Ipip) => {
+                    let reason = format!("{who} cannot do WireGuard and spec.fallback allows ipip");
+                    chosen(PeerRoute::Ipip(address), reason)
+                }
+                Some(_) => refused(format!(
+                    "{who} cannot do WireGuard, and not both ends can do ipip"
+                )),
+                None => no_ipv4(),
+            },
             Fallback::None => refused(format!(
                 "{who} cannot do WireGuard and spec.fallback allows nothing else"
             )),
@@ -171,17 +204,20 @@ fn choose_clear(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node) -> 
     let Some(address) = peer_address(own_ips, peer) else {
         return no_address();
     };
-    let is_near = is_near(local, address);
+    // Not only in the family that this node prefers: the peer may prefer the other, and both are to come to the same.
+    let near = [Family::V4, Family::V6]
+        .into_iter()
+        .find_map(|family| gateway(local, peer, family));
     // An overlay carries what a gateway of another family cannot.
-    let families = || peer.pod_cidrs.iter().map(|cidr| cidr.family());
-    let carries_all = || families().all(|family| gateway(local, peer, family).is_some());
+    let mut families = peer.pod_cidrs.iter().map(|cidr| cidr.family());
+    let mut carries_all = || families.all(|family| gateway(local, peer, family).is_some());
     let spared = match mesh.overlay.mode {
-        OverlayMode::None => is_near,
-        OverlayMode::Vxlan | OverlayMode::Ipip => mesh.overlay.cross_subnet && is_near && carries_all(),
+        OverlayMode::None => near,
+        OverlayMode::Vxlan | OverlayMode::Ipip => near.filter(|_| mesh.overlay.cross_subnet && carries_all()),
     };
-    if spared {
+    if let Some(gateway) = spared {
         return chosen(
-            PeerRoute::Direct(address),
+            PeerRoute::Direct(gateway),
             "encryption is off and the peer is in this subnet".to_owned(),
         );
     }
@@ -197,8 +233,17 @@ fn choose_clear(mesh: &Mesh, local: &Local, own_ips: &[IpAddr], peer: &Node) -> 
             ),
             Ok(_) => refused("not both ends can do vxlan".to_owned()),
         },
-        // No node of this release announces ipip.
-        OverlayMode::Ipip => refused("not both ends can do ipip".to_owned()),
+        OverlayMode::Ipip => match (announcement_of(peer), ipip_address(own_ips, peer)) {
+            (Err(choice), _) => choice,
+            (Ok(_), None) => no_ipv4(),
+            (Ok(announcement), Some(address)) if both_can(local, &announcement.paths, PathKind::Ipip) => {
+                chosen(
+                    PeerRoute::Ipip(address),
+                    "encryption is off and spec.overlay.mode is ipip".to_owned(),
+                )
+            }
+            (Ok(_), Some(_)) => refused("not both ends can do ipip".to_owned()),
+        },
     }
 }
 
@@ -227,6 +272,10 @@ fn refused(reason: String) -> Choice {
 
 fn no_address() -> Choice {
     refused("the peer has no InternalIP of a family that this node has".to_owned())
+}
+
+fn no_ipv4() -> Choice {
+    refused("ipip takes an IPv4 InternalIP at both ends".to_owned())
 }
 
 fn unreadable(error: &AnnouncementError) -> Choice {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -19,6 +19,9 @@ pub const ROUTE_PROTOCOL: u8 = 87;
 
 /// The VXLAN interface.
 pub const VXLAN_INTERFACE: &str = "warren-vx";
+
+/// The IPIP interface.
+pub const IPIP_INTERFACE: &str = "warren-ipip";
 
 /// The VXLAN network identifier.
 pub const VXLAN_VNI: u32 = 4096;
@@ -132,6 +135,8 @@ pub enum LinkKind {
     Lane(Lane),
     /// The VXLAN interface.
     Vxlan(Vxlan),
+    /// The IPIP interface.
+    Ipip(Ipip),
     /// Host side of a pod's veth. Plans never create one: attaching a pod does.
     Veth,
     /// An interface with one of our names that is something else, found there and to be replaced.
@@ -147,6 +152,14 @@ pub struct Vxlan {
     pub mac: Mac,
     /// Source address of the encapsulated packets.
     pub local: IpAddr,
+}
+
+/// The IPIP interface's own settings, fixed as those of [`Vxlan`]. It has no remote end: each route names the host its packets
+/// go to as an on-link gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ipip {
+    /// Source address of the encapsulated packets.
+    pub local: Ipv4Addr,
 }
 
 /// A route of ours.

@@ -8,7 +8,7 @@ use warren_model::Lane;
 
 use crate::guard::Guard;
 use crate::lane::{LaneChange, LaneObserved};
-use crate::state::{Link, LinkKind, Mac, Observed, Route, VXLAN_INTERFACE, Vxlan};
+use crate::state::{IPIP_INTERFACE, Ipip, Link, LinkKind, Mac, Observed, Route, VXLAN_INTERFACE, Vxlan};
 
 /// One step and why it is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Action {
     CreateLane(Lane, LinkMtu),
     /// Make the VXLAN interface, down.
     CreateVxlan(Vxlan, LinkMtu),
+    /// Make the IPIP interface, down.
+    CreateIpip(Ipip, LinkMtu),
     /// Set an interface's MTU.
     SetMtu(String, LinkMtu),
     /// Bring an interface up.
@@ -62,6 +64,7 @@ impl Action {
         match self {
             Self::CreateLane(lane, _) => Some(lane.interface()),
             Self::CreateVxlan(..) => Some(VXLAN_INTERFACE),
+            Self::CreateIpip(..) => Some(IPIP_INTERFACE),
             Self::InstallGuard(_)
             | Self::SetMtu(..)
             | Self::SetUp(_)
@@ -94,6 +97,7 @@ impl Action {
             Self::InstallGuard(_)
             | Self::CreateLane(..)
             | Self::CreateVxlan(..)
+            | Self::CreateIpip(..)
             | Self::SetSysctl(..)
             | Self::RemoveRoute(_)
             | Self::RemoveLink(..) => None,
@@ -119,6 +123,11 @@ impl fmt::Display for Action {
                 f,
                 "link add {VXLAN_INTERFACE} type vxlan local {} dstport {} address {} mtu {mtu}",
                 vxlan.local, vxlan.port, vxlan.mac
+            ),
+            Self::CreateIpip(ipip, mtu) => write!(
+                f,
+                "link add {IPIP_INTERFACE} type ipip local {} mtu {mtu}",
+                ipip.local
             ),
             Self::SetMtu(link, mtu) => write!(f, "link set {link} mtu {mtu}"),
             Self::SetUp(link) => write!(f, "link set {link} up"),
@@ -154,6 +163,9 @@ impl Observed {
             }
             Action::CreateVxlan(vxlan, mtu) => {
                 self.create(VXLAN_INTERFACE, LinkKind::Vxlan(vxlan.clone()), *mtu);
+            }
+            Action::CreateIpip(ipip, mtu) => {
+                self.create(IPIP_INTERFACE, LinkKind::Ipip(ipip.clone()), *mtu);
             }
             Action::SetMtu(name, mtu) => {
                 if let Some(link) = self.links.get_mut(name) {

@@ -14,7 +14,7 @@ use warren_model::{
     Announcement, Encryption, Epoch, Fallback, Lane, Mesh, Node, NodeName, OverlayMode, PathKind, PublicKey,
 };
 use warren_plan::handover::{HANDSHAKE_PATIENCE, PEER_PATIENCE};
-use warren_plan::state::{Desired, VXLAN_INTERFACE};
+use warren_plan::state::{Desired, IPIP_INTERFACE, VXLAN_INTERFACE};
 use warren_plan::{
     Action, Carrier, Cluster, Endpoints, Guard, InForce, Local, Observed, RouteTarget, UnderlayAddress,
     accord, compute, diff,
@@ -80,6 +80,12 @@ fn meshes() -> Vec<Mesh> {
         clear(OverlayMode::Vxlan, false),
         clear(OverlayMode::Vxlan, true),
         clear(OverlayMode::None, false),
+        clear(OverlayMode::Ipip, false),
+        clear(OverlayMode::Ipip, true),
+        Mesh {
+            fallback: Fallback::Ipip,
+            ..Mesh::default()
+        },
     ]
 }
 
@@ -97,7 +103,10 @@ fn ip(n: usize) -> IpAddr {
 
 fn kinds(wireguard: bool) -> BTreeSet<PathKind> {
     let wireguard = wireguard.then_some(PathKind::Wireguard);
-    wireguard.into_iter().chain([PathKind::Vxlan]).collect()
+    wireguard
+        .into_iter()
+        .chain([PathKind::Vxlan, PathKind::Ipip])
+        .collect()
 }
 
 impl World {
@@ -278,7 +287,12 @@ impl World {
             };
         };
         let stands = |member: &Member| {
-            carrier != Carrier::Vxlan || member.observed.links.get(VXLAN_INTERFACE).is_some_and(|it| it.up)
+            let device = match carrier {
+                Carrier::Vxlan => VXLAN_INTERFACE,
+                Carrier::Ipip => IPIP_INTERFACE,
+                Carrier::Direct => return true,
+            };
+            member.observed.links.get(device).is_some_and(|it| it.up)
         };
         let lets = |guard: &Guard, of: usize, way: fn(&warren_plan::Clear) -> &BTreeSet<Carrier>| match guard
             .clear
@@ -327,7 +341,7 @@ fn what_follows() -> impl Strategy<Value = Event> {
 }
 
 fn changes_of_the_mesh() -> impl Strategy<Value = Vec<Event>> {
-    let event = prop_oneof![1 => (0_usize..5).prop_map(Event::Mesh), 12 => what_follows()];
+    let event = prop_oneof![1 => (0..meshes().len()).prop_map(Event::Mesh), 12 => what_follows()];
     vec(event, 0..200)
 }
 
@@ -345,7 +359,7 @@ proptest! {
 
     #[test]
     fn whoever_learns_of_a_change_first_no_packet_is_sent_that_is_not_taken(
-        start in 0_usize..5, events in changes_of_the_mesh(),
+        start in 0..meshes().len(), events in changes_of_the_mesh(),
     ) {
         let mut world = World::at_rest(start);
         prop_assert_eq!(world.all_deliver(), Ok(()));
@@ -370,7 +384,7 @@ proptest! {
 
     #[test]
     fn with_an_agent_that_is_gone_encryption_comes_about_and_what_it_sends_in_the_clear_is_not_heard(
-        start in 2_usize..5, gone in 0..NODES,
+        start in 2_usize..7, gone in 0..NODES,
     ) {
         let mut world = World::at_rest(start);
         world.mesh = Mesh { generation: 1, ..meshes()[1].clone() };
@@ -410,12 +424,16 @@ fn assert_at_rest(world: &World) -> Result<(), TestCaseError> {
             let expected = Carrier::of(kind).map(warren_plan::Clear::by);
             prop_assert_eq!(clear, expected.as_ref());
         }
-        let device = member.observed.links.contains_key(VXLAN_INTERFACE);
-        let wanted = match world.mesh.encryption {
-            Encryption::Wireguard => world.mesh.fallback == Fallback::Vxlan,
-            Encryption::None => world.mesh.overlay.mode == OverlayMode::Vxlan,
-        };
-        prop_assert_eq!(device, wanted);
+        for (device, fallback, mode) in [
+            (VXLAN_INTERFACE, Fallback::Vxlan, OverlayMode::Vxlan),
+            (IPIP_INTERFACE, Fallback::Ipip, OverlayMode::Ipip),
+        ] {
+            let wanted = match world.mesh.encryption {
+                Encryption::Wireguard => world.mesh.fallback == fallback,
+                Encryption::None => world.mesh.overlay.mode == mode,
+            };
+            prop_assert_eq!(member.observed.links.contains_key(device), wanted, "{}", device);
+        }
         let (cluster, local) = world.cluster_of(at);
         let announcement = member.published.as_ref().unwrap();
         let progress = announcement.progress.as_ref().unwrap();

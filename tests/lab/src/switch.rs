@@ -59,6 +59,17 @@ pub fn overlay() -> Vec<Named> {
     ]
 }
 
+/// IPIP, from VXLAN on, for nodes that have it. It carries IPv4 alone.
+pub fn ipip() -> Vec<Named> {
+    let none = |mode: &str| json!({"encryption": "none", "overlay": {"mode": mode}});
+    vec![
+        ("overlay vxlan to ipip", spec(none("ipip"))),
+        ("overlay ipip, encryption on", spec(json!({}))),
+        ("overlay ipip, encryption off", spec(none("ipip"))),
+        ("overlay ipip to none", spec(none("none"))),
+    ]
+}
+
 /// The same, for nodes in several.
 pub fn cross_subnet() -> Vec<Named> {
     let with = |on: bool| json!({"encryption": "none", "overlay": {"mode": "vxlan", "crossSubnet": on}});

@@ -4,15 +4,20 @@
 
 mod support;
 
-use support::{lab, status};
+use support::{lab, peers, status, status_when};
 use warren_lab::switch::{self, Named};
-use warren_lab::{Lab, LabOptions, PodOptions};
+use warren_lab::{Families, Lab, LabOptions, PodOptions};
 
 /// Four nodes with a pod each.
 async fn four_nodes(subnets: u8) -> Option<Lab> {
+    four_nodes_of(Families::Dual, subnets).await
+}
+
+async fn four_nodes_of(families: Families, subnets: u8) -> Option<Lab> {
     let options = LabOptions {
         nodes: 4,
         subnets,
+        families,
         ..LabOptions::default()
     };
     let lab = lab(options).await?;
@@ -49,6 +54,35 @@ async fn the_overlay_is_changed_without_losing_a_packet() {
     let Some(lab) = four_nodes(1).await else { return };
     switch::begin_with(&lab, &switch::in_the_clear()).await.unwrap();
     nothing_is_lost(&lab, switch::overlay()).await;
+}
+
+#[tokio::test]
+async fn ipip_is_taken_up_and_left_without_losing_a_packet_or_is_none_where_the_kernel_has_none() {
+    let Some(lab) = four_nodes_of(Families::V4, 1).await else {
+        return;
+    };
+    switch::begin_with(&lab, &switch::in_the_clear()).await.unwrap();
+    let can = |node: &serde_json::Value| {
+        let paths = node["announcement"]["paths"].as_array().unwrap();
+        paths.contains(&serde_json::json!("ipip"))
+    };
+    let nodes = status(&lab).await["nodes"].as_array().unwrap().clone();
+    if nodes.iter().all(can) {
+        return nothing_is_lost(&lab, switch::ipip()).await;
+    }
+    assert!(!nodes.iter().any(can), "one kernel: {nodes:#?}");
+    let mesh: kube::Api<warren_cluster::mesh_resource::Mesh> = kube::Api::all(lab.client());
+    let spec = serde_json::json!({"spec": {"overlay": {"mode": "ipip"}}});
+    mesh.patch("default", &Default::default(), &kube::api::Patch::Merge(&spec))
+        .await
+        .unwrap();
+    status_when(&lab, "no path, and why", |status| {
+        let refused = |peer: &&serde_json::Value| {
+            peer["path"].is_null() && peer["reason"] == "not both ends can do ipip"
+        };
+        peers(status).len() == 12 && peers(status).iter().all(refused)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -40,9 +40,10 @@ pub(super) const PODS_V4: &str = "pods4";
 pub(super) const PODS_V6: &str = "pods6";
 
 /// Each carrier in the clear, the word for it in the names of sets, and what matches its interface.
-const CARRIERS: [(Carrier, &str, &str); 2] = [
+const CARRIERS: [(Carrier, &str, &str); 3] = [
     (Carrier::Vxlan, "vxlan", "\"warren-vx\""),
-    (Carrier::Direct, "direct", "!= \"warren-vx\""),
+    (Carrier::Ipip, "ipip", "\"warren-ipip\""),
+    (Carrier::Direct, "direct", "!= { \"warren-vx\", \"warren-ipip\" }"),
 ];
 
 /// The chain that holds the table's description of itself.
@@ -305,7 +306,7 @@ fn segments() -> Vec<String> {
 }
 
 /// What leaves by a path of ours.
-const PATHS: &str = "oifname { \"warren0\", \"warren1\", \"warren-vx\" }";
+const PATHS: &str = "oifname { \"warren0\", \"warren1\", \"warren-vx\", \"warren-ipip\" }";
 
 /// Two translations of sources. What leaves by a path of ours from an address that is no pod's of this node (a process of
 /// the node that asked for a Service, a connection from outside to a NodePort) becomes the node-local address: the peer

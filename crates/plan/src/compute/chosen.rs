@@ -89,7 +89,7 @@ impl<'a> Chosen<'a> {
     pub(super) fn awaits_handshake_of(&self, key: &PublicKey) -> bool {
         let chosen = match self.choice.route {
             Some(PeerRoute::Wireguard(chosen, _)) => Some(chosen.public_key),
-            Some(PeerRoute::Vxlan(_) | PeerRoute::Direct(_)) | None => None,
+            Some(PeerRoute::Vxlan(_) | PeerRoute::Ipip(_) | PeerRoute::Direct(_)) | None => None,
         };
         self.awaits_handshake() && chosen == Some(*key)
     }
@@ -117,7 +117,7 @@ impl<'a> Chosen<'a> {
     pub(super) fn plan(&self, mesh: &Mesh, local: &Local, own_ips: &[IpAddr]) -> PeerPlan {
         let (endpoint, key) = match self.route() {
             Some(PeerRoute::Wireguard(key, endpoint)) => (Some(endpoint), Some((key.epoch, key.public_key))),
-            Some(PeerRoute::Vxlan(_) | PeerRoute::Direct(_)) | None => (None, None),
+            Some(PeerRoute::Vxlan(_) | PeerRoute::Ipip(_) | PeerRoute::Direct(_)) | None => (None, None),
         };
         let found = |route: PeerRoute| {
             let host = peer_address(own_ips, self.peer.node);

@@ -12,8 +12,8 @@ use super::Chosen;
 use crate::guard::{Carrier, Guard};
 use crate::input::Local;
 use crate::mtu;
-use crate::path_choice::{PeerRoute, peer_address};
-use crate::state::{Link, LinkKind, Mac, VXLAN_INTERFACE, Vxlan};
+use crate::path_choice::{PeerRoute, ipv4_of, peer_address};
+use crate::state::{IPIP_INTERFACE, Ipip, Link, LinkKind, Mac, VXLAN_INTERFACE, Vxlan};
 
 /// All interfaces that should be but those of pods, the MTU that pods get, and what they would get if nothing was lost.
 pub(super) struct Links {
@@ -80,6 +80,15 @@ pub(super) fn links(
         links.insert(VXLAN_INTERFACE.to_owned(), link);
         in_use.push(PathKind::Vxlan);
     }
+    if let (true, Some(local)) = (ipip_needed(mesh, local, guard), ipv4_of(own_ips)) {
+        let link = Link {
+            kind: LinkKind::Ipip(Ipip { local }),
+            mtu: of(PathKind::Ipip),
+            up: true,
+        };
+        links.insert(IPIP_INTERFACE.to_owned(), link);
+        in_use.push(PathKind::Ipip);
+    }
     let full_mtu = in_use.into_iter().map(of).min().unwrap_or(mtu::DEFAULT_UNDERLAY);
     let least = if with_ipv6 { mtu::MIN_IPV6 } else { mtu::MIN_IPV4 };
     Links {
@@ -116,8 +125,21 @@ fn vxlan_needed(mesh: &Mesh, local: &Local, guard: &Guard) -> bool {
         Encryption::Wireguard => mesh.fallback == Fallback::Vxlan,
         Encryption::None => mesh.overlay.mode == OverlayMode::Vxlan,
     };
-    let in_use = || guard.clear.values().any(|clear| clear.has(Carrier::Vxlan));
-    local.can.contains(&PathKind::Vxlan) && (allowed || in_use())
+    needed(PathKind::Vxlan, Carrier::Vxlan, allowed, local, guard)
+}
+
+/// The same of IPIP.
+fn ipip_needed(mesh: &Mesh, local: &Local, guard: &Guard) -> bool {
+    let allowed = match mesh.encryption {
+        Encryption::Wireguard => mesh.fallback == Fallback::Ipip,
+        Encryption::None => mesh.overlay.mode == OverlayMode::Ipip,
+    };
+    needed(PathKind::Ipip, Carrier::Ipip, allowed, local, guard)
+}
+
+fn needed(kind: PathKind, carrier: Carrier, allowed: bool, local: &Local, guard: &Guard) -> bool {
+    let in_use = || guard.clear.values().any(|clear| clear.has(carrier));
+    local.can.contains(&kind) && (allowed || in_use())
 }
 
 /// Addresses, neighbours and FDB entries that carry the VXLAN overlay.
@@ -134,6 +156,11 @@ pub(super) fn overlay(
     peers: &[Chosen<'_>],
 ) -> OverlayState {
     let mut overlay = OverlayState::default();
+    if links.contains_key(IPIP_INTERFACE) {
+        let own = own_cidrs.iter().filter(|cidr| cidr.family() == Family::V4);
+        let own = own.map(|cidr| (IPIP_INTERFACE.to_owned(), cidr.node_address()));
+        overlay.addresses.extend(own);
+    }
     if !links.contains_key(VXLAN_INTERFACE) {
         return overlay;
     }
@@ -176,7 +203,7 @@ pub(super) fn sysctls(links: &BTreeMap<String, Link>, own_cidrs: &[PodCidr]) -> 
     }
     for (name, link) in links {
         let value = match link.kind {
-            LinkKind::Lane(_) | LinkKind::Vxlan(_) => "2",
+            LinkKind::Lane(_) | LinkKind::Vxlan(_) | LinkKind::Ipip(_) => "2",
             // The guard checks a pod's source address against its veth, which is stricter than any rp_filter.
             LinkKind::Veth | LinkKind::Foreign => continue,
         };

@@ -17,7 +17,7 @@ use warren_model::{
 use warren_plan::lane::{LaneObserved, PeerObserved};
 use warren_plan::state::VXLAN_INTERFACE;
 use warren_plan::{
-    Attachment, Cluster, Endpoints, InForce, Link, LinkKind, Local, Mac, Observed, OpenPod, Route,
+    Attachment, Cluster, Endpoints, InForce, Ipip, Link, LinkKind, Local, Mac, Observed, OpenPod, Route,
     RouteTarget, UnderlayAddress, UnderlayRoute, Vxlan, compute,
 };
 
@@ -132,6 +132,7 @@ fn what_is_in_force() -> impl Strategy<Value = InForce> {
         Path::Wireguard(Lane::Zero),
         Path::Wireguard(Lane::One),
         Path::Vxlan,
+        Path::Ipip,
         Path::Direct,
     ]);
     (
@@ -342,6 +343,9 @@ fn a_link_kind() -> impl Strategy<Value = LinkKind> {
         Just(LinkKind::Lane(Lane::Zero)),
         Just(LinkKind::Lane(Lane::One)),
         Just(LinkKind::Foreign),
+        Just(LinkKind::Ipip(Ipip {
+            local: [10, 0, 0, 1].into()
+        })),
         (4789_u16..4791, 0_u8..2).prop_map(|(port, n)| {
             LinkKind::Vxlan(Vxlan {
                 port,
@@ -353,7 +357,16 @@ fn a_link_kind() -> impl Strategy<Value = LinkKind> {
 }
 
 fn an_interface() -> impl Strategy<Value = String> {
-    select(vec!["warren0", "warren1", "warren-vx", "wrn0", "wrn1", "wrn7"]).prop_map(str::to_owned)
+    select(vec![
+        "warren0",
+        "warren1",
+        "warren-vx",
+        "warren-ipip",
+        "wrn0",
+        "wrn1",
+        "wrn7",
+    ])
+    .prop_map(str::to_owned)
 }
 
 fn an_underlay_address() -> impl Strategy<Value = UnderlayAddress> {
@@ -375,8 +388,13 @@ fn an_underlay_route() -> impl Strategy<Value = UnderlayRoute> {
 
 fn a_set_of_paths() -> impl Strategy<Value = BTreeSet<PathKind>> {
     subsequence(
-        vec![PathKind::Wireguard, PathKind::Wireguard, PathKind::Vxlan],
-        0..=3,
+        vec![
+            PathKind::Wireguard,
+            PathKind::Wireguard,
+            PathKind::Vxlan,
+            PathKind::Ipip,
+        ],
+        0..=4,
     )
     .prop_map(|paths| paths.into_iter().collect())
 }

@@ -71,7 +71,7 @@ fn comparable(mut observed: Observed, desired: &Desired) -> Observed {
     observed
 }
 
-fn is_safe(observed: &Observed, desired: &Desired) -> Result<(), String> {
+fn is_safe(observed: &Observed, desired: &Desired, before: &Observed) -> Result<(), String> {
     // Any guard drops what a veth sends that it does not know.
     let guarded = observed.guard.is_some();
     let has_veths = observed.links.values().any(|link| link.kind == LinkKind::Veth);
@@ -82,8 +82,8 @@ fn is_safe(observed: &Observed, desired: &Desired) -> Result<(), String> {
     for (net, route) in &observed.routes {
         if desired.guard.sealed.contains(net) && desired.routes.get(net) == Some(route) && !sealed {
             // Not sealed yet, but on its way into a lane or nowhere.
-            let clear =
-                matches!(route.target, RouteTarget::Gateway(_)) || route.device() == Some("warren-vx");
+            let clear = matches!(route.target, RouteTarget::Gateway(_))
+                || matches!(route.device(), Some("warren-vx" | "warren-ipip"));
             let moving = desired
                 .guard
                 .clear
@@ -103,9 +103,13 @@ fn is_safe(observed: &Observed, desired: &Desired) -> Result<(), String> {
         let Some(lane) = warren_model::Lane::of_interface(device) else {
             continue;
         };
-        let peers = observed.lanes.get(&lane).map(|device| &device.peers);
-        let has_peer = peers.is_some_and(|peers| peers.values().any(|peer| peer.allowed_ips.contains(net)));
-        if !has_peer || !observed.links.contains_key(device) {
+        let has_peer = |observed: &Observed| {
+            let peers = observed.lanes.get(&lane).map(|device| &device.peers);
+            peers.is_some_and(|peers| peers.values().any(|peer| peer.allowed_ips.contains(net)))
+        };
+        // One that led nowhere before is no worse until its peer comes.
+        let led_nowhere = before.routes.get(net) == Some(route) && !has_peer(before);
+        if !led_nowhere && (!has_peer(observed) || !observed.links.contains_key(device)) {
             return Err(format!("route {net} without its peer"));
         }
     }
@@ -183,10 +187,11 @@ proptest! {
     #[test]
     fn every_prefix_of_the_steps_is_safe(situation in a_situation()) {
         let desired = compute(&situation.cluster, &situation.local);
-        let mut observed = situation.observed;
+        let before = situation.observed;
+        let mut observed = before.clone();
         for step in diff(&desired, &observed) {
             observed.apply(&step.action);
-            prop_assert_eq!(is_safe(&observed, &desired), Ok(()), "after {}", step.action);
+            prop_assert_eq!(is_safe(&observed, &desired, &before), Ok(()), "after {}", step.action);
         }
     }
 
@@ -248,11 +253,18 @@ proptest! {
                 prop_assert!(local.in_force.accord_age < HANDSHAKE_PATIENCE);
                 prop_assert!(routed.into_iter().any(|routed| routed == *carrier), "{} by {:?}", net, carrier);
             }
+            // What the node has said itself that it takes may still be sent.
+            let by_of = |node: &warren_model::Node| -> BTreeSet<Carrier> {
+                let announcement = node.announcement.as_ref().and_then(|it| it.as_ref().ok());
+                let progress = announcement.and_then(|announcement| announcement.progress.as_ref());
+                progress.into_iter().flat_map(|it| &it.by).copied().filter_map(Carrier::of).collect()
+            };
+            let own = cluster.nodes.get(&local.node).map(by_of).unwrap_or_default();
             let says_so = |node: &warren_model::Node| {
                 let announcement = node.announcement.as_ref().and_then(|it| it.as_ref().ok());
                 let progress = announcement.and_then(|announcement| announcement.progress.as_ref());
                 progress.is_some_and(|progress| {
-                    let by = progress.by.iter().copied().filter_map(Carrier::of).collect();
+                    let by = &by_of(node) | &own;
                     !progress.has_settled(desired.accord.unwrap()) && clear.incoming.is_subset(&by)
                 })
             };

@@ -1,6 +1,7 @@
 //! The network that carries the cluster: a bridge for each subnet, a router between them, a link for each node.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -45,7 +46,18 @@ pub(crate) fn plug(node: NodeLayout, holder: u32) -> anyhow::Result<()> {
 pub(crate) fn connect(node: NodeLayout, families: Families, inside: &Namespaces) -> anyhow::Result<()> {
     set_port(node, true)?;
     let mut lines = vec!["link set lo up".to_owned()];
-    lines.extend(node.addresses().iter().map(|it| add_address(*it, "eth0")));
+    let addresses = node.addresses();
+    lines.extend(addresses.iter().map(|it| add_address(*it, "eth0")));
+    let own_v6 = addresses.iter().find_map(|it| match it.addr() {
+        IpAddr::V6(address) => Some(address.segments()[7]),
+        IpAddr::V4(_) => None,
+    });
+    if let Some(own) = own_v6 {
+        // The kernel's own link-local address is being claimed for a second or two, and without it nobody can be looked for: a
+        // node that has been up for a while is what is wanted.
+        lines.push("link set eth0 addrgenmode none".to_owned());
+        lines.push(format!("addr add fe80::{own:x}/64 dev eth0 nodad"));
+    }
     lines.push("link set eth0 up".to_owned());
     let routers = node.subnet().router(families);
     lines.extend(

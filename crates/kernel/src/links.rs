@@ -248,24 +248,12 @@ pub(crate) async fn create_vxlan(netlink: &Netlink, vxlan: &Vxlan, mtu: u32) -> 
         InfoVxlan::L2Miss(false),
         InfoVxlan::L3Miss(false),
     ];
-    let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(VXLAN_INTERFACE.to_owned()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::Address(vxlan.mac.0.to_vec()),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Vxlan),
-            LinkInfo::Data(InfoData::Vxlan(data)),
-        ]),
+    let info = vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(data)),
     ];
-    let act = format!("add link {VXLAN_INTERFACE} type vxlan port {}", vxlan.port);
-    netlink
-        .act(
-            RouteNetlinkMessage::NewLink(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-            &act,
-        )
-        .await
+    let what = format!("type vxlan port {}", vxlan.port);
+    add(netlink, VXLAN_INTERFACE, mtu, Some(vxlan.mac), info, &what).await
 }
 
 /// Makes the IPIP interface, down: without a remote end, so that the gateway of a route is where its packets go to
@@ -288,39 +276,47 @@ async fn add_ipip(netlink: &Netlink, name: &str, local: Ipv4Addr, mtu: u32) -> R
         InfoIpTunnel::Ttl(IPIP_TTL),
         InfoIpTunnel::PMtuDisc(true),
     ];
-    let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::IpIp),
-            LinkInfo::Data(InfoData::IpTunnel(data)),
-        ]),
+    let info = vec![
+        LinkInfo::Kind(InfoKind::IpIp),
+        LinkInfo::Data(InfoData::IpTunnel(data)),
     ];
-    let act = format!("add link {name} type ipip local {local}");
-    netlink
-        .act(
-            RouteNetlinkMessage::NewLink(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-            &act,
-        )
-        .await
+    add(
+        netlink,
+        name,
+        mtu,
+        None,
+        info,
+        &format!("type ipip local {local}"),
+    )
+    .await
 }
 
 /// Makes a WireGuard interface of the kernel, down.
 pub(crate) async fn create_wireguard(netlink: &Netlink, name: &str, mtu: u32) -> Result<(), NetlinkError> {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]),
-    ];
-    let act = format!("add link {name} type wireguard");
+    let info = vec![LinkInfo::Kind(InfoKind::Wireguard)];
+    add(netlink, name, mtu, None, info, "type wireguard").await
+}
+
+/// Makes an interface, down. `what`: its kind and what is particular about it, for an error.
+async fn add(
+    netlink: &Netlink,
+    name: &str,
+    mtu: u32,
+    mac: Option<Mac>,
+    info: Vec<LinkInfo>,
+    what: &str,
+) -> Result<(), NetlinkError> {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    message
+        .attributes
+        .extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    message.attributes.push(LinkAttribute::LinkInfo(info));
     netlink
         .act(
             RouteNetlinkMessage::NewLink(message),
             NLM_F_CREATE | NLM_F_EXCL,
-            &act,
+            &format!("add link {name} {what}"),
         )
         .await
 }

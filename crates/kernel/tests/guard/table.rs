@@ -1,0 +1,201 @@
+//! The guard's table: what survives, what is noticed, what is repaired, and how it is changed.
+
+use std::collections::BTreeSet;
+
+use warren_plan::{Action, Guard, OpenPod};
+
+use crate::rooms::{node, send, sh};
+use crate::scene::{Scene, guard};
+
+#[test]
+fn counters_survive_a_new_content() {
+    node("counters_survive_a_new_content", async |node| {
+        let mut scene = Scene::new(node).await;
+        scene.route_remote("eth0", 2);
+        let pod = scene.pod.udp("10.244.1.5:7");
+        send(&pod, "10.244.2.5:7".parse().unwrap());
+        scene.dropped("plaintext-out", 1).await;
+        // Overlaps with what was there, larger and smaller.
+        scene.guard.sealed = [
+            "10.244.2.0/25".parse().unwrap(),
+            "10.240.0.0/13".parse().unwrap(),
+            "fd10::/16".parse().unwrap(),
+        ]
+        .into();
+        scene.install().await;
+        scene.dropped("plaintext-out", 1).await;
+        send(&pod, "10.244.2.5:7".parse().unwrap());
+        scene.dropped("plaintext-out", 2).await;
+    });
+}
+
+#[test]
+fn a_table_changed_by_hand_counts_as_missing_and_is_repaired() {
+    node(
+        "a_table_changed_by_hand_counts_as_missing_and_is_repaired",
+        async |node| {
+            let guard = Guard {
+                masquerade: ["10.0.0.0/8".parse().unwrap()].into(),
+                ..guard()
+            };
+            let install = Action::InstallGuard(guard.clone());
+            let kernel = &node.kernel;
+            for change in [
+                "nft delete table inet warren",
+                "nft flush chain inet warren outgoing",
+                "nft flush chain inet warren fingerprint",
+                "nft flush table inet warren",
+                "nft insert rule inet warren incoming accept",
+                "nft add chain inet warren mine; nft add rule inet warren mine accept",
+                "nft flush chain inet warren translate; nft delete chain inet warren translate",
+                "nft 'delete table inet warren; add table inet warren; add chain inet warren incoming; \
+             add set inet warren pods4 { type ipv4_addr; }'",
+            ] {
+                kernel.apply(&install).await.unwrap();
+                assert_eq!(
+                    kernel.observe(&[]).await.unwrap().guard,
+                    Some(guard.fingerprint())
+                );
+                sh(change);
+                assert_eq!(kernel.observe(&[]).await.unwrap().guard, None, "{change}");
+            }
+            sh("nft add set inet warren old '{ type ipv4_addr; }'; nft add counter inet warren stale");
+            kernel.apply(&install).await.unwrap();
+            assert_eq!(
+                kernel.observe(&[]).await.unwrap().guard,
+                Some(guard.fingerprint())
+            );
+            let text = sh("nft list table inet warren");
+            assert!(
+                !text.contains("set old") && !text.contains("counter stale"),
+                "{text}"
+            );
+            assert!(text.contains("hook postrouting priority srcnat"), "{text}");
+        },
+    );
+}
+
+#[test]
+fn pods_come_and_go_without_a_rule_being_written() {
+    node("pods_come_and_go_without_a_rule_being_written", async |node| {
+        let kernel = &node.kernel;
+        let mut guard = guard();
+        let first = guard.pods.clone();
+        let more = ["10.244.1.6", "fd10:244:1::6"].map(|text| OpenPod {
+            interface: "wrn0123456789ab".to_owned(),
+            address: text.parse().unwrap(),
+        });
+        kernel.apply(&Action::InstallGuard(guard.clone())).await.unwrap();
+        // With their handles, of which a new rule has a new one.
+        let rules = || sh("nft --handle --terse list table inet warren");
+        let before = rules();
+        for pods in [
+            first.iter().chain(&more).cloned().collect(),
+            more.iter().cloned().collect(),
+            first,
+            BTreeSet::new(),
+        ] {
+            kernel.observe(&[]).await.unwrap();
+            guard.pods = pods;
+            kernel.apply(&Action::InstallGuard(guard.clone())).await.unwrap();
+            let observed = kernel.observe(&[]).await.unwrap();
+            assert_eq!(observed.guard, Some(guard.fingerprint()));
+            assert_eq!(observed.open_pods, guard.pods);
+            assert_eq!(rules(), before);
+            let sets = sh("nft list set inet warren pods4; nft list set inet warren pods6");
+            for pod in &guard.pods {
+                let element = format!("\"{}\" . {}", pod.interface, pod.address);
+                assert!(sets.contains(&element), "{sets}");
+            }
+            assert_eq!(sets.matches(" . ").count(), guard.pods.len() + 2, "{sets}");
+        }
+    });
+}
+
+#[test]
+fn a_pod_is_never_opened_in_a_table_that_was_changed_since_it_was_looked_at() {
+    node(
+        "a_pod_is_never_opened_in_a_table_that_was_changed_since_it_was_looked_at",
+        async |node| {
+            let kernel = &node.kernel;
+            let mut guard = guard();
+            for (number, change) in [
+                "nft flush table inet warren",
+                "nft delete table inet warren",
+                "nft insert rule inet warren from-pod accept",
+                "nft flush set inet warren pods4",
+                "nft add table inet theirs",
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                kernel.apply(&Action::InstallGuard(guard.clone())).await.unwrap();
+                let observed = kernel.observe(&[]).await.unwrap();
+                assert_eq!(observed.open_pods, guard.pods);
+                sh(change);
+                guard.pods.insert(OpenPod {
+                    interface: "wrnnew".to_owned(),
+                    address: std::net::Ipv4Addr::from([10, 244, 1, 10 + number as u8]).into(),
+                });
+                kernel.apply(&Action::InstallGuard(guard.clone())).await.unwrap();
+                let observed = kernel.observe(&[]).await.unwrap();
+                assert_eq!(observed.guard, Some(guard.fingerprint()), "{change}");
+                assert_eq!(observed.open_pods, guard.pods, "{change}");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_missing_program_is_named() {
+    node("a_missing_program_is_named", async |node| {
+        let config = warren_kernel::KernelConfig {
+            nft: "/nonexistent/nft".into(),
+            state_dir: node.state.path().to_owned(),
+        };
+        let kernel = warren_kernel::Kernel::new(config).unwrap();
+        let error = kernel.observe(&[]).await.unwrap_err();
+        assert!(
+            error.to_string().contains("cannot run /nonexistent/nft"),
+            "{error}"
+        );
+        assert!(!error.is_transient());
+    });
+}
+
+#[test]
+fn a_thousand_pods_and_networks_are_installed_and_observed_in_little_time() {
+    node(
+        "a_thousand_pods_and_networks_are_installed_and_observed_in_little_time",
+        async |node| {
+            // Not many more fit the buffer of one transaction where the tests do not run as root: nft cannot raise its size
+            // there.
+            let pods = (0..1_000_u32).map(|number| OpenPod {
+                interface: format!("wrn{number}"),
+                address: std::net::Ipv4Addr::from(0x0a00_0000 + number).into(),
+            });
+            let sealed = (0..1_000_u32).map(|number| {
+                let address = std::net::Ipv4Addr::from(0x0b00_0000 + number * 512);
+                ipnet::Ipv4Net::new(address, 24).unwrap().into()
+            });
+            let guard = Guard {
+                pods: pods.collect(),
+                sealed: sealed.collect(),
+                ..Guard::default()
+            };
+            let install = Action::InstallGuard(guard.clone());
+            for what in ["first", "again"] {
+                let begin = std::time::Instant::now();
+                node.kernel.apply(&install).await.unwrap();
+                eprintln!("{what}: {:?}", begin.elapsed());
+            }
+            let begin = std::time::Instant::now();
+            assert_eq!(
+                node.kernel.observe(&[]).await.unwrap().guard,
+                Some(guard.fingerprint())
+            );
+            eprintln!("observed in {:?}", begin.elapsed());
+            assert!(begin.elapsed() < crate::rooms::DEADLINE);
+        },
+    );
+}

@@ -1,6 +1,6 @@
 //! Kubernetes: what Warren reads from the API, and the little it writes.
 //!
-//! Floor 3; imports only the model. Text and JSON become values of the model in here, and what cannot becomes a
+//! Floor 3; imports only the model and policy. Text and JSON become values of the model in here, and what cannot becomes a
 //! [`warren_model::Refusal`] that names the object and the remedy; it stops nothing else.
 //!
 //! | module | what it is about |
@@ -10,6 +10,7 @@
 //! | [`contents`], [`backoff`] | their pure halves: objects from events, and how long to wait |
 //! | [`decode`] | Node and Pod to the model |
 //! | [`mesh_resource`], [`mesh_decode`], [`mesh_in_force`] | the Mesh: its definition, its decoding, which one holds |
+//! | [`policy`] | network policy: its kinds and their decoding |
 //! | [`publish`] | the own node's annotation |
 //! | [`mesh_status`] | what the Mesh's status says, and the write |
 //! | [`election`], [`lease`] | which agent reports for the mesh: the decisions, and the Lease they are about |
@@ -32,6 +33,7 @@ pub mod mesh_in_force;
 pub mod mesh_resource;
 pub mod mesh_status;
 pub mod pace;
+pub mod policy;
 pub mod publish;
 pub mod snapshot;
 pub mod watch;

@@ -11,11 +11,12 @@ use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
-use warren_model::mesh::{Keys, Ports};
+use warren_model::mesh::{Established, Keys, OnInvalid, PolicySettings, Ports};
 use warren_model::{Encryption, Epoch, Fallback, Mesh, MtuProbe, NodeName, Overlay, OverlayMode, PodCidr};
 
 use crate::mesh_resource::{
-    EncryptionSpec, FallbackSpec, MAX_MTU, MAX_POD_NETWORKS, MIN_MTU, MtuProbeSpec, OverlayModeSpec,
+    EncryptionSpec, EstablishedSpec, FallbackSpec, MAX_MTU, MAX_POD_NETWORKS, MIN_MTU, MtuProbeSpec,
+    OnInvalidSpec, OverlayModeSpec,
 };
 
 /// Shortest `spec.keys.rotationInterval`.
@@ -53,7 +54,7 @@ struct Reader<'a> {
 
 fn read(reader: &mut Reader<'_>) -> Mesh {
     let default = Mesh::default();
-    for section in ["spec", "spec.overlay", "spec.ports", "spec.keys"] {
+    for section in ["spec", "spec.overlay", "spec.ports", "spec.keys", "spec.policy"] {
         reader.section(section);
     }
     let encryption = reader.field("spec.encryption", "wireguard or none");
@@ -88,6 +89,7 @@ fn read(reader: &mut Reader<'_>) -> Mesh {
         nat_outgoing: reader
             .field("spec.natOutgoing", "true or false")
             .unwrap_or(default.nat_outgoing),
+        policy: policy(reader, default.policy),
         pod_networks: pod_networks(reader),
         generation: default.generation,
     }
@@ -165,6 +167,21 @@ fn keys(reader: &mut Reader<'_>, default: Keys) -> Keys {
             .unwrap_or(default.epoch),
         nodes,
         rotation_interval,
+    }
+}
+
+fn policy(reader: &mut Reader<'_>, default: PolicySettings) -> PolicySettings {
+    let on_invalid = reader.field("spec.policy.onInvalid", "closed or open");
+    let established = reader.field("spec.policy.established", "keep or cut");
+    PolicySettings {
+        on_invalid: on_invalid.map_or(default.on_invalid, |it| match it {
+            OnInvalidSpec::Closed => OnInvalid::Closed,
+            OnInvalidSpec::Open => OnInvalid::Open,
+        }),
+        established: established.map_or(default.established, |it| match it {
+            EstablishedSpec::Keep => Established::Keep,
+            EstablishedSpec::Cut => Established::Cut,
+        }),
     }
 }
 
@@ -301,6 +318,7 @@ mod tests {
             "ports": {"wireguard": [1, 2], "vxlan": 3},
             "keys": {"epoch": 7, "nodes": ["a", "b.example"], "rotationInterval": "720h30m1s"},
             "natOutgoing": false,
+            "policy": {"onInvalid": "open", "established": "keep"},
             "podNetworks": ["10.244.0.0/16", "fd00:10:244::/48", "10.244.0.0/16"],
         });
         let expected = Mesh {
@@ -322,6 +340,10 @@ mod tests {
                 rotation_interval: Some(Duration::from_secs(720 * 3600 + 30 * 60 + 1)),
             },
             nat_outgoing: false,
+            policy: PolicySettings {
+                on_invalid: OnInvalid::Open,
+                established: Established::Keep,
+            },
             pod_networks: vec![
                 "10.244.0.0/16".parse().unwrap(),
                 "fd00:10:244::/48".parse().unwrap(),
@@ -381,6 +403,12 @@ mod tests {
             ),
             (json!({"mtuProbe": "on"}), "spec.mtuProbe"),
             (json!({"natOutgoing": 1}), "spec.natOutgoing"),
+            (json!({"policy": "closed"}), "spec.policy"),
+            (json!({"policy": {"onInvalid": "ajar"}}), "spec.policy.onInvalid"),
+            (
+                json!({"policy": {"established": true}}),
+                "spec.policy.established",
+            ),
             (json!({"podNetworks": "10.0.0.0/8"}), "spec.podNetworks"),
             (json!({"podNetworks": ["10.0.0.1/8"]}), "spec.podNetworks"),
             (json!({"podNetworks": ["0.0.0.0/0"]}), "spec.podNetworks"),

@@ -57,7 +57,9 @@ const INTERVAL_RULE: CelRule = CelRule {
 
 /// All resource definitions of the group, as `manifests/base/crds` holds them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![mesh_crd()]
+    let mut crds = vec![mesh_crd()];
+    crds.extend(crate::policy::resources::crds());
+    crds
 }
 
 /// The configuration of the whole mesh: how pod packets travel between nodes.
@@ -100,6 +102,8 @@ pub struct MeshSpec {
     pub keys: KeysSpec,
     /// Masquerade what pods send outside the pod network.
     pub nat_outgoing: bool,
+    /// How network policy is enforced.
+    pub policy: PolicySettingsSpec,
     /// CIDRs that hold the pods of any node, known or not yet known, such as the `--cluster-cidr` of the cluster. With
     /// encryption on nothing to or from them crosses between nodes in the clear, not even before the node that owns a
     /// part of them is known.
@@ -202,6 +206,38 @@ pub struct KeysSpec {
     pub rotation_interval: Option<String>,
 }
 
+/// `spec.policy`.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PolicySettingsSpec {
+    /// What becomes of the pods that a policy selects which cannot be honoured. `closed`: nothing passes that the policy,
+    /// had it been understood, might have kept from passing. `open`: as if there were no such policy.
+    pub on_invalid: OnInvalidSpec,
+    /// What becomes of connections that a change of policy forbids. `cut`: they end within a second. `keep`: they go on
+    /// until they end by themselves.
+    pub established: EstablishedSpec,
+}
+
+/// `spec.policy.onInvalid`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnInvalidSpec {
+    /// The pods fail closed.
+    Closed,
+    /// The policy does not count.
+    Open,
+}
+
+/// `spec.policy.established`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EstablishedSpec {
+    /// They go on.
+    Keep,
+    /// They are cut.
+    Cut,
+}
+
 /// What the agents report of the mesh as a whole; one of them writes it.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -231,7 +267,17 @@ impl Default for MeshSpec {
             ports: PortsSpec::default(),
             keys: KeysSpec::default(),
             nat_outgoing: true,
+            policy: PolicySettingsSpec::default(),
             pod_networks: Vec::new(),
+        }
+    }
+}
+
+impl Default for PolicySettingsSpec {
+    fn default() -> Self {
+        Self {
+            on_invalid: OnInvalidSpec::Closed,
+            established: EstablishedSpec::Cut,
         }
     }
 }

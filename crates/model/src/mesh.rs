@@ -28,6 +28,8 @@ pub struct Mesh {
     pub keys: Keys,
     /// `spec.natOutgoing`: masquerade what pods send outside the pod network.
     pub nat_outgoing: bool,
+    /// `spec.policy`.
+    pub policy: PolicySettings,
     /// `spec.podNetworks`: ranges that hold pods of any node, known or not yet known. With encryption on nothing to or
     /// from them ever crosses in the clear, not even before the node that owns a part of them is known.
     pub pod_networks: Vec<IpNet>,
@@ -57,6 +59,7 @@ impl Default for Mesh {
                 rotation_interval: None,
             },
             nat_outgoing: true,
+            policy: PolicySettings::default(),
             pod_networks: Vec::new(),
             generation: 0,
         }
@@ -139,4 +142,33 @@ pub struct Keys {
     pub nodes: Vec<String>,
     /// How often keys are rotated by schedule; `None`: never.
     pub rotation_interval: Option<Duration>,
+}
+
+/// `spec.policy`: how network policy is enforced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PolicySettings {
+    /// What becomes of the pods that a policy selects which cannot be honoured.
+    pub on_invalid: OnInvalid,
+    /// What becomes of connections that a change of policy forbids.
+    pub established: Established,
+}
+
+/// `spec.policy.onInvalid`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// Nothing passes that the policy, had it been understood, might have kept from passing.
+    #[default]
+    Closed,
+    /// As if there were no such policy.
+    Open,
+}
+
+/// `spec.policy.established`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Established {
+    /// They go on until they end.
+    Keep,
+    /// They are cut.
+    #[default]
+    Cut,
 }

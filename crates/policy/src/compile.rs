@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 
 use warren_model::{NodeName, Refusal};
 
+use crate::cache::Cache;
 use crate::cluster::{Cluster, Failsafe};
-use crate::index::{Id, Index, What};
+use crate::index::{Index, What};
 use crate::invalid::{Invalid, OnInvalid, Problem};
 use crate::policy::{
     DEFAULT_TIER, Decision, Direction, Entity, Order, Policy, PolicyKind, PolicyRule, Port, Tier, TierEnd,
 };
 use crate::protocol::Protocol;
-use crate::ruleset::{Chain, ChainId, End, Endpoint, EndpointName, PolicyRules, Ports, Rule, RuleSet, Stage};
-use crate::sets::Sets;
+use crate::query::Query;
+use crate::ruleset::{
+    Chain, ChainId, End, Endpoint, EndpointName, PolicyRules, PortSetId, Ports, Rule, RuleSet, SetId, Stage,
+};
 
 /// What a rule set is made from.
 #[derive(Debug, Clone)]
@@ -61,26 +64,50 @@ pub enum Reach {
 /// Makes the rules. It never fails: what is refused is named in [`RuleSet::refusals`], and the pods it selects fail as
 /// [`Input::on_invalid`] says.
 ///
-/// Work is in proportion to what is selected, not to policies times pods; nothing is kept from one time to the next.
+/// Work is in proportion to what is selected, not to policies times pods; nothing is kept from one time to the next, as a
+/// [`Compiler`] does.
 pub fn compile(input: &Input<'_>) -> RuleSet {
-    let index = Index::new(input.cluster);
+    Compiler::default().compile(input)
+}
+
+/// Compiles again and again, and remembers what selectors have found: it makes what [`compile()`] makes, in a time that goes by what
+/// has changed since.
+///
+/// It is told of no changes. It finds them by comparing, so it does not matter how many there were in between, nor whether the next
+/// input has to do with the one before. Sets that have not changed are the same allocation in one rule set and the next.
+#[derive(Default)]
+pub struct Compiler {
+    index: Index,
+    cache: Cache,
+    /// For which endpoints the cache holds what policies apply to.
+    reach: Option<Reach>,
+}
+
+impl Compiler {
+    /// Makes the rules for this input: see [`compile()`].
+    pub fn compile(&mut self, input: &Input<'_>) -> RuleSet {
+        if self.reach.as_ref() != Some(&input.reach) {
+            self.cache = Cache::default();
+            self.reach = Some(input.reach.clone());
+        }
+        let touched = self.index.update(input.cluster);
+        self.cache.update(&self.index, &input.reach, &touched);
+        rule_set(input, &self.index, &mut self.cache)
+    }
+}
+
+fn rule_set(input: &Input<'_>, index: &Index, cache: &mut Cache) -> RuleSet {
     let tiers = Tiers::new(input.tiers);
     let (entries, refusals) = in_order(input, &tiers);
-    let mut sets = Sets::new(&index);
-    let mut met = vec![Met::default(); index.members().len()];
+    let mut met = vec![Met::default(); index.end()];
     let mut policies = Vec::new();
     for entry in &entries {
-        let here = |id: &Id| is_in_reach(index.members()[*id as usize].what, &input.reach);
-        let subjects: Vec<Id> = index
-            .select(&entry.policy.subject)
-            .into_iter()
-            .filter(here)
-            .collect();
+        let subjects = cache.subjects(index, &input.reach, &entry.policy.subject);
         if subjects.is_empty() {
             continue;
         }
         for id in subjects {
-            let met = &mut met[id as usize];
+            let met = &mut met[*id as usize];
             if entry.policy.ingress.is_some() {
                 met.ingress.push((entry.rank, policies.len()));
             }
@@ -88,21 +115,21 @@ pub fn compile(input: &Input<'_>) -> RuleSet {
                 met.egress.push((entry.rank, policies.len()));
             }
         }
-        policies.push(compiled(entry, &mut sets));
+        policies.push(compiled(entry, &mut Sets { index, cache }));
     }
     let mut chains = Chains {
         tiers: &tiers,
         ids: BTreeMap::new(),
         chains: Vec::new(),
     };
-    let endpoints = endpoints(input, &index, &met, &mut chains);
+    let endpoints = endpoints(input, index, &met, &mut chains);
     let mut by_address: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (position, endpoint) in endpoints.iter().enumerate() {
         for address in &endpoint.addresses {
             by_address.entry(*address).or_default().push(position);
         }
     }
-    let (sets, port_sets) = sets.finish();
+    let (sets, port_sets) = cache.finish();
     RuleSet {
         sets,
         port_sets,
@@ -116,11 +143,11 @@ pub fn compile(input: &Input<'_>) -> RuleSet {
     }
 }
 
-fn is_in_reach(what: What<'_>, reach: &Reach) -> bool {
+pub(crate) fn is_in_reach(what: &What, reach: &Reach) -> bool {
     let node = match what {
         What::Pod(pod) => pod.node.as_ref(),
         What::Host(host) => Some(&host.node),
-        What::Set => return false,
+        What::Set(_) => return false,
     };
     match reach {
         Reach::Cluster => true,
@@ -227,11 +254,13 @@ struct Met {
     egress: Vec<(usize, usize)>,
 }
 
-fn endpoints(input: &Input<'_>, index: &Index<'_>, met: &[Met], chains: &mut Chains<'_>) -> Vec<Endpoint> {
+fn endpoints(input: &Input<'_>, index: &Index, met: &[Met], chains: &mut Chains<'_>) -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
-    let members = index.members().iter().zip(met);
-    for (member, met) in members.filter(|(member, _)| is_in_reach(member.what, &input.reach)) {
-        let (name, node, end) = match member.what {
+    for (id, member) in index
+        .members()
+        .filter(|(_, member)| is_in_reach(&member.what, &input.reach))
+    {
+        let (name, node, end) = match &member.what {
             What::Pod(pod) => (
                 EndpointName::Pod(pod.name.clone()),
                 pod.node.clone(),
@@ -245,17 +274,17 @@ fn endpoints(input: &Input<'_>, index: &Index<'_>, met: &[Met], chains: &mut Cha
                 let name = EndpointName::Host(host.name.clone(), host.interface.clone());
                 (name, Some(host.node.clone()), end)
             }
-            What::Set => continue,
+            What::Set(_) => continue,
         };
         let endpoint = Endpoint {
             name,
             node,
-            addresses: member.addresses.to_vec(),
+            addresses: member.addresses.clone(),
             // Chains are numbered below, in the order of names.
             ingress: 0,
             egress: 0,
         };
-        endpoints.push((endpoint, met, end));
+        endpoints.push((endpoint, &met[id as usize], end));
     }
     endpoints.sort_by(|(a, ..), (b, ..)| a.name.cmp(&b.name));
     endpoints
@@ -296,6 +325,22 @@ impl Chains<'_> {
         self.chains.push(chain.clone());
         self.ids.insert(chain, id);
         id
+    }
+}
+
+/// Where rules get the sets from that they ask for.
+struct Sets<'c> {
+    index: &'c Index,
+    cache: &'c mut Cache,
+}
+
+impl Sets<'_> {
+    fn of(&mut self, query: &Query) -> SetId {
+        self.cache.set(self.index, query)
+    }
+
+    fn of_port(&mut self, protocol: Protocol, port_name: &str) -> PortSetId {
+        self.cache.port_set(self.index, protocol, port_name)
     }
 }
 

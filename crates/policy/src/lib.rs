@@ -1,8 +1,8 @@
 //! Network policy: which traffic may pass, decided by pure functions.
 //!
 //! [`kubernetes::check`], [`warren::check`] and [`warren::check_global`] turn what the API holds into [`Policy`] values, all of one
-//! kind, or into an [`Invalid`] one that says why not. [`compile()`] makes a [`RuleSet`] of policies and a [`Cluster`]; it is what
-//! a packet filter is rendered from. [`verdict()`] says what a [`Flow`] meets in a rule set and which rule decides, and
+//! kind, or into an [`Invalid`] one that says why not. [`compile()`] makes a [`RuleSet`] of policies and a [`Cluster`], and a
+//! [`Compiler`] does so again and again; it is what a packet filter is rendered from. [`verdict()`] says what a [`Flow`] meets in a rule set and which rule decides, and
 //! [`explain()`] says the same in words, with what would have to change.
 //!
 //! Policy judges the packet that opens a connection, with the addresses it has after DNAT. Replies always pass; keeping
@@ -24,6 +24,7 @@
 //! | [`mod@verdict`], [`mod@explain`], [`change`] | what a flow meets, why, and what would turn it |
 //! | [`words`] | rules and chains in words |
 
+mod cache;
 pub mod change;
 pub mod cluster;
 pub mod compile;
@@ -38,7 +39,6 @@ pub mod protocol;
 pub mod query;
 pub mod ruleset;
 pub mod selector;
-mod sets;
 pub mod spec;
 pub mod verdict;
 pub mod warren;
@@ -46,7 +46,7 @@ pub mod words;
 
 pub use change::Change;
 pub use cluster::{Cluster, HostEndpoint, Interface, NamedPort, Namespace, NetworkSet, Pod};
-pub use compile::{Input, Reach, compile};
+pub use compile::{Compiler, Input, Reach, compile};
 pub use explain::{ExplainError, Explanation, explain, explain_pods};
 pub use flow::Flow;
 pub use invalid::{Invalid, OnInvalid, Problem};

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use warren_model::{Family, NodeName, PodName, Refusal};
@@ -21,9 +22,9 @@ use crate::query::Query;
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuleSet {
     /// Sets of addresses, by [`SetId`].
-    pub sets: Vec<AddressSet>,
+    pub sets: Vec<Arc<AddressSet>>,
     /// Sets of addresses with ports, by [`PortSetId`].
-    pub port_sets: Vec<PortSet>,
+    pub port_sets: Vec<Arc<PortSet>>,
     /// Policies that apply to some endpoint here, in the order they are asked.
     pub policies: Vec<PolicyRules>,
     /// Chains, by [`ChainId`].

@@ -7,6 +7,7 @@
 //! A transaction must fit into the send buffer of nft's socket. Root raises that as far as it needs; root of a user namespace may
 //! not, and a table with 500 sets of 1,000 pods was refused there (`Message too long`).
 
+mod elements;
 mod names;
 mod render;
 mod rule;

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use warren_model::Family;
 use warren_policy::policy::TierEnd;
 use warren_policy::ruleset::{AddressSet, ChainId, Endpoint, EndpointName, PolicyRules, PortSet, Stage};
 use warren_policy::{Action, Decision, Direction, RuleSet};
 
+use super::elements::Elements;
 use super::names::Names;
 use super::rule::{comment, set_name, statements};
 use super::table::{Chain, Set, SetKind, Table};
@@ -31,12 +33,11 @@ pub fn render(rules: &RuleSet) -> Table {
     }
     for direction in [Direction::Egress, Direction::Ingress] {
         let used = used(rules, direction);
-        for (position, policy) in rules.policies.iter().enumerate() {
-            let shared = used.iter().any(|id| {
-                let mut stages = rules.chains[*id].stages.iter();
-                stages.any(|stage| stage.policies.contains(&position))
-            });
-            if shared && !passes(policy, direction) {
+        let stages = used.iter().flat_map(|id| &rules.chains[*id].stages);
+        let met: BTreeSet<usize> = stages.flat_map(|stage| &stage.policies).copied().collect();
+        for position in met {
+            let policy = &rules.policies[position];
+            if !passes(policy, direction) {
                 let rules = policy_rules(rules, policy, direction);
                 chain(&mut table, names.policy(position, direction), rules);
             }
@@ -49,45 +50,36 @@ pub fn render(rules: &RuleSet) -> Table {
     table
 }
 
-fn address_set(table: &mut Table, set: &AddressSet) {
+fn address_set(table: &mut Table, set: &Arc<AddressSet>) {
     for family in [Family::V4, Family::V6] {
         let kind = address_type(family);
-        let addresses = set
-            .addresses
-            .iter()
-            .filter(|address| Family::of(**address) == family);
-        let addresses = addresses.map(ToString::to_string);
+        let single = Elements::Addresses(set.clone(), family);
         // A hash set unless there are networks, which only network sets bring.
         let made = if set.nets.is_empty() {
             Set {
                 kind: SetKind::Hash,
                 make: format!("type {kind};"),
-                elements: addresses.collect(),
+                elements: single,
             }
         } else {
             let nets = set.nets.iter().filter(|net| Family::of(net.addr()) == family);
+            let single = single.iter().map(|address| address.to_string());
             Set {
                 kind: SetKind::Interval,
                 make: format!("type {kind}; flags interval; auto-merge;"),
-                elements: addresses.chain(nets.map(ToString::to_string)).collect(),
+                elements: single.chain(nets.map(ToString::to_string)).collect(),
             }
         };
         table.sets.insert(set_name(set, family), made);
     }
 }
 
-fn port_set(table: &mut Table, set: &PortSet) {
+fn port_set(table: &mut Table, set: &Arc<PortSet>) {
     for family in [Family::V4, Family::V6] {
-        let members = set
-            .members
-            .iter()
-            .filter(|(address, _)| Family::of(*address) == family);
         let made = Set {
             kind: SetKind::Hash,
             make: format!("type {} . inet_service;", address_type(family)),
-            elements: members
-                .map(|(address, port)| format!("{address} . {port}"))
-                .collect(),
+            elements: Elements::Ports(set.clone(), family),
         };
         table
             .sets

@@ -1,7 +1,9 @@
 //! An nft table as a value: what is in it, the text that makes it, and the text that makes it of another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
+
+use super::elements::{Element, Elements};
 
 /// The table, of family inet. It is not the guard's: that one stands whatever policy says.
 pub const TABLE: &str = "warren-policy";
@@ -21,7 +23,7 @@ pub(super) struct Set {
     pub(super) kind: SetKind,
     /// How it is made, but for its elements.
     pub(super) make: String,
-    pub(super) elements: BTreeSet<String>,
+    pub(super) elements: Elements,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,19 +117,17 @@ impl Table {
 
 impl Set {
     fn become_of(&self, before: Option<&Self>, name: &str, text: &mut Text) {
-        let nothing = BTreeSet::new();
+        let nothing = Elements::none();
         let old = before.map_or(&nothing, |set| &set.elements);
-        if self.elements == *old {
-            return;
-        }
-        if self.kind == SetKind::Interval {
-            if !old.is_empty() {
+        let (gone, new) = (old.without(&self.elements), self.elements.without(old));
+        if self.kind != SetKind::Interval {
+            text.elements("delete", name, &gone);
+            text.elements("add", name, &new);
+        } else if !gone.is_empty() || !new.is_empty() {
+            if old.iter().next().is_some() {
                 text.line(format_args!("flush set inet {TABLE} {name}"));
             }
-            text.elements("add", name, self.elements.iter());
-        } else {
-            text.elements("delete", name, old.difference(&self.elements));
-            text.elements("add", name, self.elements.difference(old));
+            text.elements("add", name, &self.elements.without(&nothing));
         }
     }
 }
@@ -150,11 +150,15 @@ impl Text {
         let _ = writeln!(self.0, "{}", line.to_string().trim_end());
     }
 
-    fn elements<'e>(&mut self, act: &str, name: &str, elements: impl Iterator<Item = &'e String>) {
-        let elements: Vec<&str> = elements.map(String::as_str).collect();
-        if !elements.is_empty() {
-            let elements = elements.join(", ");
-            self.line(format_args!("{act} element inet {TABLE} {name} {{ {elements} }}"));
+    fn elements(&mut self, act: &str, name: &str, elements: &[Element<'_>]) {
+        let Some((first, others)) = elements.split_first() else {
+            return;
+        };
+        // Straight into the text: there may be a million.
+        let _ = write!(self.0, "{act} element inet {TABLE} {name} {{ {first}");
+        for element in others {
+            let _ = write!(self.0, ", {element}");
         }
+        self.0.push_str(" }\n");
     }
 }

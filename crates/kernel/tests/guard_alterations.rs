@@ -28,12 +28,14 @@ fn what_others_do_to_the_table_is_heard_of_and_written_over() {
                 "nft delete table inet warren",
                 "nft flush table inet warren",
                 "nft insert rule inet warren incoming accept",
+                "nft flush set inet warren pods4",
+                "nft add element inet warren pods4 '{ wrnother . 10.244.1.6 }'",
                 // Of these no look at the table finds a trace.
-                "nft flush set inet warren sealed4",
-                "nft delete element inet warren sealed6 { fd10:244::/32 }",
-                "nft add element inet warren local4 { 10.244.0.0/24 }",
                 "nft replace rule inet warren outgoing handle \
-                     $(nft -a list chain inet warren outgoing | grep sealed4 | sed 's/.*handle //') accept",
+                     $(nft -a list chain inet warren outgoing | grep -m 1 plaintext-out | sed 's/.*handle //') accept",
+                "nft replace rule inet warren incoming handle \
+                     $(nft -a list chain inet warren incoming | grep -m 1 plaintext-in | sed 's/.*handle //') \
+                     ip saddr 10.244.2.0/24 counter name plaintext-in drop",
                 "nft add table inet warren '{ flags dormant; }'",
                 "nft add table inet theirs; nft delete table inet warren; nft add table inet theirs",
             ] {

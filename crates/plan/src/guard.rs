@@ -91,7 +91,7 @@ pub struct OpenPod {
 }
 
 /// Raised whenever the same [`Guard`] is rendered to other rules, so that an upgraded agent installs them.
-const RULES_VERSION: u32 = 5;
+const RULES_VERSION: u32 = 6;
 
 impl Guard {
     /// A number that stands for exactly this content but for the pods (FNV-1a, 64 bits, of its text). It is kept in the

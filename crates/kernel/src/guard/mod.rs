@@ -14,6 +14,7 @@ mod listing;
 mod message;
 mod netfilter;
 mod render;
+mod rules;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -31,7 +32,8 @@ use warren_plan::{Guard, OpenPod};
 use changes::Changes;
 use listing::Listing;
 use netfilter::Netfilter;
-pub use render::{COUNTERS, render};
+pub use render::COUNTERS;
+use render::render;
 
 /// What cannot be done to the guard.
 #[derive(Debug, Error)]
@@ -132,12 +134,10 @@ impl Table {
             (Some(seen), None) => (seen, true),
             (_, pods) => {
                 let listing = list(&self.nft).await?.unwrap_or_default();
-                // Every guard is made of the same objects.
-                let objects = render::objects(&Guard::default());
                 let seen = Seen {
                     generation: look.generation,
                     fingerprint: listing.fingerprint(),
-                    tidy: listing.removal_of_what_is_not(&objects).is_empty(),
+                    tidy: listing.removal_of_what_is_not(&render::objects()).is_empty(),
                     pods: pods.unwrap_or_default(),
                 };
                 // Nobody knows what nft has listed of which generation if there was another in between.
@@ -154,10 +154,10 @@ impl Table {
     /// those last seen, and the rules are still those, only these pods are opened and closed.
     pub(crate) async fn install(&self, guard: &Guard) -> Result<(), GuardError> {
         let seen = self.seen().take().filter(|_| !self.changes.altered());
-        let tidy = seen.as_ref().is_some_and(|seen| seen.tidy);
-        let same_rules = seen.filter(|seen| seen.tidy && seen.fingerprint == Some(guard.fingerprint()));
-        let Some(seen) = same_rules else {
-            return self.write(guard, tidy).await;
+        let same_rules = |seen: &Seen| seen.tidy && seen.fingerprint == Some(guard.fingerprint());
+        let seen = match seen {
+            Some(seen) if same_rules(&seen) => seen,
+            other => return self.write(guard, other).await,
         };
         let open: Vec<OpenPod> = guard.pods.difference(&seen.pods).cloned().collect();
         let close: Vec<OpenPod> = seen.pods.difference(&guard.pods).cloned().collect();
@@ -177,17 +177,18 @@ impl Table {
             }
             Err(error) => {
                 tracing::debug!(%error, "the rules have changed since the last look; writing the whole table");
-                self.write(guard, false).await
+                self.write(guard, None).await
             }
         }
     }
 
     /// Writes the whole table. If nobody else has changed any rule meanwhile, the change is known to be ours and what is in
-    /// the table needs no look.
-    async fn write(&self, guard: &Guard, tidy: bool) -> Result<(), GuardError> {
+    /// the table needs no look. `seen`: what the table is, if that is known.
+    async fn write(&self, guard: &Guard, seen: Option<Seen>) -> Result<(), GuardError> {
         let before = self.netfilter.generation().await.map_err(GuardError::Netlink)?;
+        let seen = seen.filter(|seen| seen.generation == before);
         let altered = self.changes.forget();
-        let written = install(&self.nft, guard, tidy).await;
+        let written = install(&self.nft, guard, seen.as_ref()).await;
         if altered && written.is_err() {
             self.changes.suspect();
         }
@@ -205,13 +206,13 @@ impl Table {
     }
 }
 
-/// Puts the table's whole content in place, in one transaction. `tidy`: nothing is in the table that has to be removed, as
-/// a look of just now says; otherwise that is looked up.
-async fn install(nft: &Path, guard: &Guard, tidy: bool) -> Result<(), GuardError> {
-    let mut text = render(guard);
-    if !tidy {
+/// Puts the table's whole content in place, in one transaction. `seen`: what a look of just now says of it; without, what has
+/// to be removed is looked up.
+async fn install(nft: &Path, guard: &Guard, seen: Option<&Seen>) -> Result<(), GuardError> {
+    let mut text = render(guard, seen.map(|seen| &seen.pods));
+    if !seen.is_some_and(|seen| seen.tidy) {
         let present = list(nft).await?.unwrap_or_default();
-        text += &present.removal_of_what_is_not(&render::objects(guard));
+        text += &present.removal_of_what_is_not(&render::objects());
     }
     match run_script(nft, &text).await {
         // A chain or set of one of our names but another make, which cannot be changed in place: in one transaction
@@ -221,7 +222,7 @@ async fn install(nft: &Path, guard: &Guard, tidy: bool) -> Result<(), GuardError
                 message,
                 "table inet warren was changed by somebody else; replacing all of it"
             );
-            run_script(nft, &format!("{REMOVE}{}", render(guard))).await
+            run_script(nft, &format!("{REMOVE}{}", render(guard, None))).await
         }
         other => other,
     }

@@ -1,11 +1,15 @@
 //! The guard's table: what survives, what is noticed, what is repaired, and how it is changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
-use warren_plan::{Action, Guard, OpenPod};
+use warren_plan::{Action, Carrier, Clear, Guard, OpenPod};
 
-use crate::rooms::{node, send, sh};
-use crate::scene::{Scene, guard};
+use crate::rooms::{delivered, node, send, sh};
+use crate::scene::{POD, REMOTE, Scene, bound, guard};
 
 #[test]
 fn counters_survive_a_new_content() {
@@ -198,4 +202,70 @@ fn a_thousand_pods_and_networks_are_installed_and_observed_in_little_time() {
             assert!(begin.elapsed() < crate::rooms::DEADLINE);
         },
     );
+}
+
+#[test]
+fn what_may_pass_before_and_after_passes_while_the_table_is_written_as_well() {
+    node(
+        "table::what_may_pass_before_and_after_passes_while_the_table_is_written_as_well",
+        async |node| {
+            let mut scene = Scene::new(node).await;
+            let nets = ["10.244.2.0/24", "fd10:244:2::/64"].map(|net| net.parse().unwrap());
+            scene.guard.clear = nets.map(|net| (net, Clear::by(Carrier::Vxlan))).into();
+            scene.install().await;
+            scene.route_remote("warren-vx", 4);
+            let (pod, remote) = (bound(&scene.pod, POD, 7), bound(&scene.vxlan, REMOTE, 8));
+            let flood = Flood::default();
+            for (one, other) in pod.iter().zip(&remote) {
+                delivered(one, other);
+                delivered(other, one);
+            }
+            // One family each way: a processor is left for who writes.
+            let senders = [flood.start(&pod[0], &remote[0]), flood.start(&remote[1], &pod[1])];
+            let before = drops(&scene).await;
+            for number in 0..WRITTEN {
+                // Networks come and go beside those that matter.
+                let also = format!("172.{}.0.0/16", 16 + number % 3).parse().unwrap();
+                scene.guard.sealed.insert(also);
+                scene.node.kernel.observe(&[]).await.unwrap();
+                scene.install().await;
+                scene.guard.sealed.remove(&also);
+            }
+            flood.ends.store(true, Ordering::Relaxed);
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
+            let sent = flood.sent.load(Ordering::Relaxed);
+            assert!(sent > u64::from(WRITTEN), "{sent} packets sent");
+            assert_eq!(drops(&scene).await, before, "of {sent} packets");
+        },
+    );
+}
+
+/// How often the table is written.
+const WRITTEN: u32 = 30;
+
+/// Datagrams as fast as they can be sent. Nobody reads them: what the receiver has no room for is not the guard's doing.
+#[derive(Default)]
+struct Flood {
+    ends: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Flood {
+    fn start(&self, from: &UdpSocket, to: &UdpSocket) -> JoinHandle<()> {
+        let (from, to) = (from.try_clone().unwrap(), to.local_addr().unwrap());
+        let (ends, sent) = (Arc::clone(&self.ends), Arc::clone(&self.sent));
+        std::thread::spawn(move || {
+            while !ends.load(Ordering::Relaxed) {
+                send(&from, to);
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    }
+}
+
+/// What the guard has dropped of pods' packets, by reason.
+async fn drops(scene: &Scene) -> BTreeMap<String, u64> {
+    let counters = scene.node.kernel.guard_counters().await.unwrap();
+    let counted = counters.into_iter().filter(|it| it.reason != "pod-link-local");
+    counted.map(|it| (it.reason, it.packets)).collect()
 }

@@ -133,15 +133,21 @@ async fn a_guard_that_somebody_flushes_or_alters_is_back_within_a_second_and_the
     for (fault, restored) in [
         (
             "nft flush ruleset",
-            "nft list chain inet warren outgoing | grep -q sealed6",
+            "nft list chain inet warren outgoing | grep -q plaintext-out",
         ),
         (
             "nft delete table inet warren",
-            "nft list chain inet warren outgoing | grep -q sealed6",
+            "nft list chain inet warren outgoing | grep -q plaintext-out",
         ),
         (
-            "nft flush set inet warren sealed4",
-            "nft list set inet warren sealed4 | grep -q elements",
+            "nft flush set inet warren pods4",
+            "nft list set inet warren pods4 | grep -q elements",
+        ),
+        (
+            // Nothing sees that by looking: the table has as many rules as before.
+            "nft replace rule inet warren outgoing handle \
+                 $(nft -a list chain inet warren outgoing | grep -m 1 plaintext-out | sed 's/.*handle //') accept",
+            "[ \"$(nft list chain inet warren outgoing | grep -c plaintext-out)\" = 2 ]",
         ),
         (
             "nft insert rule inet warren incoming accept",
@@ -167,7 +173,10 @@ async fn a_guard_that_somebody_flushes_or_alters_is_back_within_a_second_and_the
     scene.assert_sealed("without agent and guard").await;
     scene.lab.node_start("node1").await.unwrap();
     scene
-        .sh("node1", "nft list chain inet warren outgoing | grep -q sealed6")
+        .sh(
+            "node1",
+            "nft list chain inet warren outgoing | grep -q plaintext-out",
+        )
         .await;
     scene.healed().await;
     scene.end().await;

@@ -1,0 +1,222 @@
+//! The rules of the guard's chains, as nft text.
+//!
+//! Networks stand in the rules themselves, as anonymous sets: see [`render`](super::render) for why.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use warren_plan::{Carrier, Clear, Guard};
+
+use super::render::{PODS_V4, PODS_V6};
+
+/// Each carrier in the clear, and what matches its interface.
+const CARRIERS: [(Carrier, &str); 3] = [
+    (Carrier::Vxlan, "\"warren-vx\""),
+    (Carrier::Ipip, "\"warren-ipip\""),
+    (Carrier::Direct, "!= { \"warren-vx\", \"warren-ipip\" }"),
+];
+
+/// What leaves by a path of ours.
+const PATHS: &str = "oifname { \"warren0\", \"warren1\", \"warren-vx\", \"warren-ipip\" }";
+
+/// RFC 4861, section 7.1: what comes from beyond the link has a lower hop limit.
+const NEIGHBOUR_DISCOVERY: &str = "ip6 hoplimit 255 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }";
+
+/// The chains by name, but for the one that describes the table.
+pub(super) fn chains(guard: &Guard) -> BTreeMap<&'static str, Chain> {
+    BTreeMap::from([
+        // Before connection tracking, so that what is dropped leaves no trace in it.
+        (
+            "incoming",
+            Chain {
+                make: " { type filter hook prerouting priority -300; policy accept; }",
+                rules: incoming(guard),
+            },
+        ),
+        (
+            "from-pod",
+            Chain {
+                make: "",
+                rules: from_pod(),
+            },
+        ),
+        // After everybody else's address translation: this is what really leaves.
+        (
+            "outgoing",
+            Chain {
+                make: " { type filter hook postrouting priority 300; policy accept; }",
+                rules: outgoing(guard),
+            },
+        ),
+        (
+            "to-pod",
+            Chain {
+                make: "",
+                rules: to_pod(),
+            },
+        ),
+        (
+            "segments",
+            Chain {
+                make: " { type filter hook forward priority -150; policy accept; }",
+                rules: segments(),
+            },
+        ),
+        (
+            // `masquerade` is a word of nft's own.
+            "translate",
+            Chain {
+                make: " { type nat hook postrouting priority 100; policy accept; }",
+                rules: translate(guard),
+            },
+        ),
+    ])
+}
+
+/// One chain.
+pub(super) struct Chain {
+    /// What follows its name where it is made: its hook, if it has one.
+    pub(super) make: &'static str,
+    /// Its rules, in order.
+    pub(super) rules: Vec<String>,
+}
+
+/// Local, clear, sealed: in that order, because sealed networks may contain the others.
+fn incoming(guard: &Guard) -> Vec<String> {
+    let mut rules = vec![
+        "iifname \"lo\" accept".to_owned(),
+        "iifname \"wrn*\" goto from-pod".to_owned(),
+    ];
+    each(&mut rules, &local(guard), |ip, nets| {
+        format!("{ip} saddr {nets} counter name spoofed-local drop")
+    });
+    // WireGuard has checked the source against the sending peer's allowed IPs. A lane is good for clear networks too:
+    // packets of a hand-over are still under way in it.
+    rules.push("iifname { \"warren0\", \"warren1\" } accept".to_owned());
+    for (carrier, interface) in CARRIERS {
+        let from = crossing(guard, |clear| clear.incoming.contains(&carrier));
+        each(&mut rules, &from, |ip, nets| {
+            format!("iifname {interface} {ip} saddr {nets} accept")
+        });
+    }
+    each(&mut rules, &clear(guard), |ip, nets| {
+        format!("{ip} saddr {nets} counter name wrong-carrier-in drop")
+    });
+    each(&mut rules, &sealed(guard), |ip, nets| {
+        format!("{ip} saddr {nets} counter name plaintext-in drop")
+    });
+    rules
+}
+
+fn from_pod() -> Vec<String> {
+    vec![
+        format!("iifname . ip saddr @{PODS_V4} accept"),
+        format!("iifname . ip6 saddr @{PODS_V6} accept"),
+        format!("ip6 saddr {{ ::, fe80::/10 }} {NEIGHBOUR_DISCOVERY} accept"),
+        "ip6 saddr { ::, fe80::/10 } counter name pod-link-local drop".to_owned(),
+        "counter name pod-spoofed drop".to_owned(),
+    ]
+}
+
+fn outgoing(guard: &Guard) -> Vec<String> {
+    let mut rules = vec![
+        "oifname \"lo\" accept".to_owned(),
+        "oifname \"wrn*\" goto to-pod".to_owned(),
+    ];
+    each(&mut rules, &local(guard), |ip, nets| {
+        format!("{ip} daddr {nets} counter name local-out drop")
+    });
+    rules.push("oifname { \"warren0\", \"warren1\" } accept".to_owned());
+    for (carrier, interface) in CARRIERS {
+        let to = crossing(guard, |clear| clear.outgoing.contains(&carrier));
+        each(&mut rules, &to, |ip, nets| {
+            format!("oifname {interface} {ip} daddr {nets} accept")
+        });
+    }
+    each(&mut rules, &clear(guard), |ip, nets| {
+        format!("{ip} daddr {nets} counter name wrong-carrier-out drop")
+    });
+    each(&mut rules, &sealed(guard), |ip, nets| {
+        format!("{ip} daddr {nets} counter name plaintext-out drop")
+    });
+    rules
+}
+
+fn to_pod() -> Vec<String> {
+    vec![
+        format!("oifname . ip daddr @{PODS_V4} accept"),
+        format!("oifname . ip6 daddr @{PODS_V6} accept"),
+        format!("ip6 daddr {{ fe80::/10, ff00::/8 }} {NEIGHBOUR_DISCOVERY} accept"),
+        "ip6 daddr { fe80::/10, ff00::/8 } counter name pod-link-local drop".to_owned(),
+        "counter name pod-unopened drop".to_owned(),
+    ]
+}
+
+/// Nobody makes a connection with longer segments than the path takes: a sender whose own interface has more (a client
+/// beyond the node, a pod until its MTU is changed) would have to learn it from ICMP, which many networks lose. The value
+/// in the packet is only ever lowered.
+fn segments() -> Vec<String> {
+    vec![format!("{PATHS} tcp flags syn tcp option maxseg size set rt mtu")]
+}
+
+/// Two translations of sources. What leaves by a path of ours from an address that is no pod's of this node (a process of
+/// the node that asked for a Service, a connection from outside to a NodePort) becomes the node-local address: the peer
+/// takes nothing else from this node. What pods send outside the pod network becomes the node's address, where wanted.
+fn translate(guard: &Guard) -> Vec<String> {
+    let [own4, own6] = local(guard).map(|nets| nets.map(|nets| format!("saddr != {nets} ")));
+    let own4 = own4.map_or("meta nfproto ipv4 ".to_owned(), |own| format!("ip {own}"));
+    let own6 = own6.map_or(String::new(), |own| format!("ip6 {own}"));
+    let mut rules = vec![
+        "oifname \"lo\" return".to_owned(),
+        "oifname \"wrn*\" return".to_owned(),
+        format!("{PATHS} {own4}masquerade"),
+        format!("{PATHS} {own6}ip6 saddr != fe80::/10 masquerade"),
+        format!("{PATHS} return"),
+    ];
+    let [inside4, inside6] = by_family(guard.pod_networks.iter().copied());
+    let [from4, from6] = by_family(guard.masquerade.iter().copied());
+    for (ip, from, inside) in [("ip", from4, inside4), ("ip6", from6, inside6)] {
+        let inside = inside.map_or(String::new(), |nets| format!("{ip} daddr != {nets} "));
+        rules.extend(from.map(|from| format!("{ip} saddr {from} {inside}masquerade fully-random")));
+    }
+    rules
+}
+
+/// Networks as one anonymous set a family, IPv4 first; `None` where there are none.
+type Networks = [Option<String>; 2];
+
+fn local(guard: &Guard) -> Networks {
+    by_family(guard.local.iter().copied())
+}
+
+fn sealed(guard: &Guard) -> Networks {
+    by_family(guard.sealed.iter().copied())
+}
+
+/// What is on its way into the lanes counts as sealed.
+fn clear(guard: &Guard) -> Networks {
+    let clear = guard.clear.keys().filter(|net| !guard.sealed.contains(*net));
+    by_family(clear.copied())
+}
+
+/// The networks that may cross in the clear in some way.
+fn crossing(guard: &Guard, may: impl Fn(&Clear) -> bool) -> Networks {
+    let crossing = guard.clear.iter().filter(|(_, clear)| may(clear));
+    by_family(crossing.map(|(net, _)| *net))
+}
+
+/// Intervals of one set must not overlap, hence the aggregation.
+fn by_family(nets: impl Iterator<Item = IpNet>) -> Networks {
+    let nets = IpNet::aggregate(&nets.collect());
+    [true, false].map(|v4| {
+        let family = nets.iter().filter(|net| net.addr().is_ipv4() == v4);
+        let elements: Vec<String> = family.map(ToString::to_string).collect();
+        (!elements.is_empty()).then(|| format!("{{ {} }}", elements.join(", ")))
+    })
+}
+
+/// A rule for each family that has networks.
+fn each(rules: &mut Vec<String>, networks: &Networks, rule: impl Fn(&str, &str) -> String) {
+    let families = ["ip", "ip6"].into_iter().zip(networks);
+    rules.extend(families.filter_map(|(ip, nets)| Some(rule(ip, nets.as_deref()?))));
+}

@@ -52,6 +52,9 @@ pub struct Config {
     /// Kubeconfig to publish this node's key with: the kubelet's, which may write no other node. Default: as for reading.
     #[arg(long, env = "WARREN_PUBLISH_KUBECONFIG", value_name = "FILE")]
     pub publish_kubeconfig: Option<PathBuf>,
+    /// File with the token to use the Lease warren-steward with: of an account that may do nothing else. Default: as for reading.
+    #[arg(long, env = "WARREN_STEWARD_TOKEN", value_name = "FILE")]
+    pub steward_token: Option<PathBuf>,
     /// Namespace of the Lease warren-steward, by which one agent is elected to report for the mesh: the agents' own.
     #[arg(
         long,

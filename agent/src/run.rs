@@ -150,7 +150,7 @@ pub async fn run(config: Config) -> Result<()> {
     let steward = Steward::new(StewardConfig {
         node: node.clone(),
         namespace: config.namespace.clone(),
-        reading,
+        lease: reading.with_token_file(config.steward_token.clone()),
         writing: writing.clone(),
         watches: watches.health(),
         metrics: metrics.steward,

@@ -39,8 +39,8 @@ pub struct StewardConfig {
     pub node: NodeName,
     /// Where the Lease is.
     pub namespace: String,
-    /// Credentials for the Lease: those that the cluster is read with.
-    pub reading: ClientConfig,
+    /// Credentials for the Lease, which may do nothing else. Not the node's: NodeRestriction keeps nodes from it.
+    pub lease: ClientConfig,
     /// Credentials for status and Events: the node's. Read anew for each write: the kubelet replaces them.
     pub writing: ClientConfig,
     /// How the watches fare: an agent that sees nothing new does not report.
@@ -169,7 +169,7 @@ impl Steward {
     }
 
     async fn look(&mut self) {
-        let found = match self.config.reading.build().await {
+        let found = match self.config.lease.build().await {
             Ok(client) => read(&client, &self.config.namespace).await,
             Err(error) => Err(self.no_client(&error)),
         };
@@ -191,7 +191,7 @@ impl Steward {
         };
         let asked = self.started.elapsed();
         let keys = findings.of_mesh(true).map(|finding| finding.key()).collect();
-        let signed = match self.config.reading.build().await {
+        let signed = match self.config.lease.build().await {
             Ok(client) => {
                 sign(
                     &client,

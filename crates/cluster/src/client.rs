@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::USER_AGENT;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use thiserror::Error;
 
@@ -22,6 +22,8 @@ pub struct ClientConfig {
     /// A kubeconfig file; `None`: the service account of the pod this runs in, or else `KUBECONFIG` or
     /// `~/.kube/config`.
     pub kubeconfig: Option<PathBuf>,
+    /// A file with a token to use instead of the credentials found there: another identity at the same server.
+    pub token_file: Option<PathBuf>,
     /// What the server's log calls us, such as `warren-agent/0.1.0`.
     pub user_agent: String,
     /// See [`READ_TIMEOUT`].
@@ -33,6 +35,7 @@ impl ClientConfig {
     pub fn new(user_agent: impl Into<String>) -> Self {
         Self {
             kubeconfig: None,
+            token_file: None,
             user_agent: user_agent.into(),
             read_timeout: READ_TIMEOUT,
         }
@@ -44,6 +47,12 @@ impl ClientConfig {
         Self { kubeconfig, ..self }
     }
 
+    /// The same as the identity that the token in this file stands for.
+    #[must_use]
+    pub fn with_token_file(self, token_file: Option<PathBuf>) -> Self {
+        Self { token_file, ..self }
+    }
+
     /// Reads the credentials and makes a client of them; connects only when the client is used. A client certificate
     /// stays as it was read: build a new client when the file may have been replaced. A token file is read anew by the
     /// client itself. Must be called in a tokio runtime.
@@ -51,6 +60,12 @@ impl ClientConfig {
         // Fails when a provider is there already: one of the process's own choice is as good.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let mut config = self.load().await?;
+        if let Some(file) = &self.token_file {
+            config.auth_info = AuthInfo {
+                token_file: Some(file.display().to_string()),
+                ..AuthInfo::default()
+            };
+        }
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(self.read_timeout);
         config.write_timeout = Some(WRITE_TIMEOUT);
@@ -97,7 +112,7 @@ impl ClientConfig {
     }
 
     fn source(&self) -> String {
-        match &self.kubeconfig {
+        match self.token_file.as_ref().or(self.kubeconfig.as_ref()) {
             Some(file) => file.display().to_string(),
             None if env::var_os(SERVICE_HOST).is_some() => "the pod's service account".to_owned(),
             None => "the default kubeconfig".to_owned(),

@@ -123,7 +123,7 @@ pub enum LeaseError {
     /// These credentials may not read or update it.
     #[error(
         "not allowed to use the Lease {namespace}/{LEASE_NAME} ({reason}), so this agent never writes the Mesh's status and \
-         Events: apply the Role warren-steward of manifests/base for the account the agent reads with"
+         Events: apply the Role warren-steward of manifests/base for the account of --steward-token, or else for the one the agent reads with"
     )]
     Forbidden {
         /// Where it is.

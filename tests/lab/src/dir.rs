@@ -186,6 +186,10 @@ impl NodeDir {
         self.0.join("kubeconfig")
     }
 
+    pub(crate) fn steward_token(&self) -> PathBuf {
+        self.0.join("token.steward")
+    }
+
     pub(crate) fn publish_kubeconfig(&self) -> PathBuf {
         self.0.join("kubeconfig.publish")
     }

@@ -7,6 +7,7 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::{Value, json};
 use support::{lab, skip};
 use warren_lab::{ApiKind, Lab, LabOptions};
 
@@ -22,6 +23,8 @@ async fn a_real_api_server_takes_the_manifests() {
         ("customresourcedefinition", "meshes.warren-mesh.io"),
         ("namespace", "warren-system"),
         ("serviceaccount", "warren-agent"),
+        ("serviceaccount", "warren-steward"),
+        ("secret", "warren-steward"),
         ("daemonset", "warren-agent"),
         ("clusterrole", "warren-agent"),
         ("clusterrolebinding", "warren-agent"),
@@ -88,7 +91,7 @@ async fn the_rights_that_agents_get_are_those_they_need_and_no_more() {
 #[tokio::test]
 async fn agents_may_use_the_one_lease_and_no_other() {
     let Some(lab) = real_api().await else { return };
-    let reader = "system:serviceaccount:warren-system:warren-agent";
+    let steward = "system:serviceaccount:warren-system:warren-steward";
     let ours = "leases.coordination.k8s.io/warren-steward";
     for (verb, resource, namespace, allowed) in [
         ("get", ours, "warren-system", "yes"),
@@ -110,7 +113,7 @@ async fn agents_may_use_the_one_lease_and_no_other() {
             verb,
             resource,
             "--as",
-            reader,
+            steward,
             "--namespace",
             namespace,
         ];
@@ -121,27 +124,96 @@ async fn agents_may_use_the_one_lease_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_node_publishes_for_itself_and_not_for_another() {
+async fn the_zero_trust_overlay_is_taken_and_trusts_nothing_it_need_not() {
     let Some(lab) = real_api().await else { return };
-    let config = lab.dir().join("nodes/node1/kubeconfig.publish");
-    let annotate = |node: &str| {
-        let inside = [
-            "kubectl",
-            "--kubeconfig",
-            config.to_str().unwrap(),
-            "annotate",
-            "node",
-            node,
-            "x=y",
-        ];
-        inside.map(str::to_owned)
-    };
-    for (node, allowed) in [("node1", true), ("node2", false)] {
-        let argv = annotate(node);
-        let argv: Vec<_> = argv.iter().map(String::as_str).collect();
-        let output = lab.run(warren_lab::Place::Root, &argv).await.unwrap();
-        assert_eq!(output.success(), allowed, "{node}: {output:?}");
+    let objects = rendered("zero-trust");
+    let mesh = of_kind(&objects, "Mesh");
+    assert_eq!(
+        (&mesh["spec"]["encryption"], &mesh["spec"]["fallback"]),
+        (&json!("wireguard"), &json!("none"))
+    );
+    assert!(
+        mesh["spec"]["podNetworks"]
+            .as_array()
+            .is_some_and(|it| !it.is_empty())
+    );
+
+    let pod = &of_kind(&objects, "DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    for (container, added) in [
+        (&pod["initContainers"][0], json!(null)),
+        (
+            &pod["containers"][0],
+            json!(["NET_ADMIN", "NET_RAW", "SYS_ADMIN"]),
+        ),
+    ] {
+        let security = &container["securityContext"];
+        assert_eq!(security["readOnlyRootFilesystem"], true, "{container:#}");
+        assert_eq!(
+            security["seccompProfile"]["type"], "RuntimeDefault",
+            "{container:#}"
+        );
+        assert_eq!(security["capabilities"]["drop"], json!(["ALL"]), "{container:#}");
+        assert_eq!(security["capabilities"]["add"], added, "{container:#}");
+        assert_eq!(security["privileged"], json!(null), "{container:#}");
     }
+    assert_eq!(pod["initContainers"].as_array().unwrap().len(), 1);
+    assert_eq!(pod["containers"].as_array().unwrap().len(), 1);
+    let env = pod["containers"][0]["env"].as_array().unwrap();
+    assert!(
+        env.iter().any(|it| it["name"] == "WARREN_PUBLISH_KUBECONFIG"),
+        "it publishes as the node, which NodeRestriction confines"
+    );
+
+    let deny = objects
+        .iter()
+        .find(|it| it["kind"] == "NetworkPolicy" && it["metadata"]["name"] == "default-deny");
+    let deny = &deny.unwrap()["spec"];
+    assert_eq!(deny["podSelector"], json!({}));
+    assert_eq!(deny["policyTypes"], json!(["Ingress", "Egress"]));
+    assert!(deny["ingress"].is_null() && deny["egress"].is_null());
+
+    let folder = overlay("zero-trust");
+    let applied = kubectl(&lab, &["apply", "--validate=false", "--kustomize", &folder]);
+    assert!(applied.status.success(), "{applied:?}");
+}
+
+#[test]
+fn with_the_service_accounts_publishing_nothing_of_the_kubelets_is_mounted() {
+    if !has_kubectl() {
+        return;
+    }
+    let objects = rendered("service-account-publishing");
+    let daemonset = of_kind(&objects, "DaemonSet").to_string();
+    assert!(!daemonset.contains("kubelet"), "{daemonset}");
+    assert!(!daemonset.contains("WARREN_PUBLISH_KUBECONFIG"), "{daemonset}");
+    // What may write Nodes never comes without what narrows it.
+    let role = objects
+        .iter()
+        .find(|it| it["kind"] == "ClusterRole" && it["metadata"]["name"] == "warren-publish");
+    let nodes = &role.unwrap()["rules"][0];
+    assert_eq!(
+        (&nodes["resources"], &nodes["verbs"]),
+        (&json!(["nodes"]), &json!(["patch"]))
+    );
+    of_kind(&objects, "ValidatingAdmissionPolicy");
+    of_kind(&objects, "ValidatingAdmissionPolicyBinding");
+}
+
+#[test]
+fn every_overlay_can_be_rendered() {
+    if !has_kubectl() {
+        return;
+    }
+    let overlays = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests/overlays");
+    let mut count = 0;
+    for entry in std::fs::read_dir(overlays).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let objects = rendered(&name);
+        of_kind(&objects, "DaemonSet");
+        count += 1;
+    }
+    assert!(count >= 5, "{count}");
 }
 
 #[tokio::test]
@@ -158,14 +230,41 @@ async fn a_mesh_that_makes_no_sense_is_refused_and_a_good_one_has_columns() {
     assert!(lines.next().unwrap().contains("none"), "{shown}");
 }
 
+fn has_kubectl() -> bool {
+    let asked = Command::new("kubectl").args(["version", "--client"]).output();
+    asked.is_ok() || skip::<()>("no kubectl: Debian package kubernetes-client").is_some()
+}
+
+/// The folder of an overlay.
+fn overlay(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../manifests/overlays")
+        .join(name);
+    folder.to_str().unwrap().to_owned()
+}
+
+/// What is sent of an overlay.
+fn rendered(name: &str) -> Vec<Value> {
+    let output = Command::new("kubectl")
+        .args(["kustomize", &overlay(name)])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{name}: {output:?}");
+    serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap()
+}
+
+/// The one object of a kind.
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|it| it["kind"] == kind);
+    let object = found.next().unwrap_or_else(|| panic!("no {kind}"));
+    assert!(found.next().is_none(), "more than one {kind}");
+    object
+}
+
 /// A lab without agents on the real API; `None` with a reason.
 async fn real_api() -> Option<Lab> {
-    if Command::new("kubectl")
-        .args(["version", "--client"])
-        .output()
-        .is_err()
-    {
-        return skip("no kubectl: Debian package kubernetes-client");
+    if !has_kubectl() {
+        return None;
     }
     lab(LabOptions {
         nodes: 2,

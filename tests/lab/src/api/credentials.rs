@@ -13,6 +13,16 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 /// The service account that agents read as. `manifests/base` gives it its rights.
 const READER: &str = "system:serviceaccount:warren-system:warren-agent";
 
+/// The service account that agents use the Lease as.
+const STEWARD: &str = "system:serviceaccount:warren-system:warren-steward";
+
+/// What every service account of that namespace is in.
+const ACCOUNT_GROUPS: [&str; 3] = [
+    "system:serviceaccounts",
+    "system:serviceaccounts:warren-system",
+    "system:authenticated",
+];
+
 /// One identity.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -27,6 +37,7 @@ pub(crate) struct Identity {
 pub(crate) struct Identities {
     pub(crate) admin: Identity,
     pub(crate) reader: Identity,
+    pub(crate) steward: Identity,
     /// By node name: the kubelet's, and the one its agent publishes as.
     pub(crate) nodes: BTreeMap<String, Identity>,
 }
@@ -39,20 +50,16 @@ impl Identities {
         };
         Ok(Self {
             admin: Identity::new("lab-admin", &["system:masters"])?,
-            reader: Identity::new(
-                READER,
-                &[
-                    "system:serviceaccounts",
-                    "system:serviceaccounts:warren-system",
-                    "system:authenticated",
-                ],
-            )?,
+            reader: Identity::new(READER, &ACCOUNT_GROUPS)?,
+            steward: Identity::new(STEWARD, &ACCOUNT_GROUPS)?,
             nodes: nodes.into_iter().map(node).collect::<anyhow::Result<_>>()?,
         })
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Identity> {
-        [&self.admin, &self.reader].into_iter().chain(self.nodes.values())
+        [&self.admin, &self.reader, &self.steward]
+            .into_iter()
+            .chain(self.nodes.values())
     }
 }
 

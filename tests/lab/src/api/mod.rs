@@ -149,6 +149,7 @@ fn write_files(
         let node = dir.node(&name);
         node.create()?;
         write(&node.kubeconfig(), inside_url, &identities.reader)?;
+        write_secret(&node.steward_token(), identities.steward.token.as_bytes())?;
         let identity = identities
             .nodes
             .get(&name)

@@ -311,6 +311,7 @@ fn environment(
         ("WARREN_NODE_NAME", layout.name().into()),
         ("WARREN_KUBECONFIG", dir.kubeconfig().into()),
         ("WARREN_PUBLISH_KUBECONFIG", dir.publish_kubeconfig().into()),
+        ("WARREN_STEWARD_TOKEN", dir.steward_token().into()),
         ("WARREN_STATE_DIR", dir.state().into()),
         ("WARREN_RUN_DIR", "/run/warren".into()),
         ("WARREN_CNI_CONF_DIR", dir.cni_conf().into()),

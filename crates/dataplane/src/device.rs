@@ -10,7 +10,7 @@
 //!
 //! | module | what it is about |
 //! |---|---|
-//! | `threads` | who runs what |
+//! | `threads`, `lending` | who runs what, and who waits for the interface |
 //! | `reading`, `slots`, `outbound` | frames of the interface become datagrams to peers |
 //! | `inbound` | datagrams become frames on the interface |
 //! | `mailbox`, `control` | handshakes and timers, away from the way of the packets |
@@ -25,6 +25,7 @@ mod configure;
 mod control;
 mod inbound;
 mod indices;
+mod lending;
 mod mailbox;
 mod member;
 mod outbound;
@@ -35,13 +36,14 @@ pub(crate) mod threads;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use self::configure::Configured;
 use self::indices::Indices;
+use self::lending::Lending;
 use self::mailbox::Mailbox;
 use self::member::Member;
 use self::tables::Tables;
@@ -70,12 +72,9 @@ pub struct Device {
     mailbox: Mailbox,
     staged: StagedBudget,
     drops: DropCounters,
-    /// Held by whoever carries a batch of frames from the interface, so that they leave in the order in which they came.
-    outbound: Mutex<()>,
+    lending: Lending,
     /// Held by whoever changes the device.
     configuring: Mutex<Configured>,
-    /// Told when the sockets have been replaced.
-    rebound: Condvar,
 }
 
 /// Which long frames the kernel takes from us.
@@ -119,9 +118,8 @@ impl Device {
             mailbox: Mailbox::default(),
             staged: StagedBudget::new(STAGED_BYTES),
             drops: DropCounters::default(),
-            outbound: Mutex::default(),
+            lending: Lending::default(),
             configuring: Mutex::default(),
-            rebound: Condvar::new(),
         })
     }
 
@@ -138,16 +136,6 @@ impl Device {
     /// The time since the device started.
     fn now(&self) -> Millis {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// The turn to carry a batch of frames from the interface.
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The same, unless somebody else has it.
-    fn turn_if_free(&self) -> Option<MutexGuard<'_, ()>> {
-        self.outbound.try_lock().ok()
     }
 
     fn gate(&self) -> Option<Arc<Gate>> {
@@ -176,17 +164,6 @@ impl Device {
         // There may be a session by now whose establishment has missed them.
         if member.want_handshake(now) == Wish::Initiate || member.sending(now).is_some() {
             self.mailbox.want(member);
-        }
-    }
-
-    /// Waits until these are no longer the sockets in use.
-    fn await_other_sockets(&self, sockets: &Arc<Sockets>) {
-        let mut configured = self.configuring.lock().unwrap_or_else(PoisonError::into_inner);
-        while Arc::ptr_eq(sockets, &self.sockets.load()) {
-            configured = self
-                .rebound
-                .wait(configured)
-                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

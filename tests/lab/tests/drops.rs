@@ -23,11 +23,10 @@ async fn what_a_device_drops_is_told_by_status_and_metric() {
         let metric = metric(&lab, "node1", series).await.unwrap_or_default();
         let status = status(&lab).await;
         let lanes = status["nodes"][0]["agent"]["lanes"].as_array().unwrap().clone();
-        let lane = lanes.iter().find(|lane| lane["interface"] == "warren1").unwrap();
-        let told = lane["drops"]["no_peer_for_destination"]
-            .as_u64()
-            .unwrap_or_default();
-        (metric, told)
+        // A device that is slow to answer is left out, once.
+        let lane = lanes.iter().find(|lane| lane["interface"] == "warren1");
+        let told = lane.and_then(|lane| lane["drops"]["no_peer_for_destination"].as_u64());
+        (metric, told.unwrap_or_default())
     };
     let before = dropped().await;
     // Somebody routes to the lane what belongs to no peer.

@@ -93,7 +93,6 @@ impl Device {
         let sockets = Arc::new(Sockets::bind(port, configured.fwmark)?);
         tracing::info!(port = sockets.port(), "listening");
         self.sockets.swap(sockets).retire();
-        self.rebound.notify_all();
         Ok(())
     }
 

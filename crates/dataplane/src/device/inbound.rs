@@ -11,6 +11,7 @@ use super::indices::Holder;
 use super::mailbox::Letter;
 use super::member::Member;
 use super::tables::Tables;
+use super::threads::Load;
 use crate::drops::DropReason;
 use crate::endpoint::Endpoint;
 use crate::ip::{self, Decapsulated};
@@ -46,14 +47,6 @@ struct Flows {
     last_source: Option<(IpAddr, Arc<Member>, bool)>,
 }
 
-/// How much came at once.
-pub(super) enum Load {
-    /// One datagram.
-    Little,
-    /// More.
-    Much,
-}
-
 /// What a batch looks at again and again.
 struct Scene {
     now: Millis,
@@ -75,10 +68,10 @@ impl<'d> Inbound<'d> {
         }
     }
 
-    /// Receives a batch from a socket and carries it to the interface.
+    /// Receives what waits in a socket and carries it to the interface.
     ///
     /// # Errors
-    /// What the kernel says of the socket; it may be about a datagram sent earlier.
+    /// WouldBlock where nothing waits. What the kernel says of the socket; it may be about a datagram sent earlier.
     pub(super) fn carry_messages(&mut self, socket: &UdpSocket) -> io::Result<Load> {
         self.inbox.receive(socket)?;
         let scene = Scene {

@@ -10,6 +10,7 @@ use super::member::Member;
 use super::reading::{Arrival, ReadError, Reader};
 use super::slots::Slots;
 use super::tables::Tables;
+use super::threads::Load;
 use crate::drops::DropReason;
 use crate::endpoint::Endpoint;
 use crate::ip;
@@ -76,10 +77,11 @@ enum NoRoute {
     Wait(Arc<Member>),
 }
 
-/// Whether the interface may have more frames.
-enum More {
-    No,
-    Maybe,
+/// What a batch was.
+pub(super) struct Carried {
+    pub(super) load: Load,
+    /// There was no frame more.
+    pub(super) dry: bool,
 }
 
 impl<'d> Outbound<'d> {
@@ -96,44 +98,40 @@ impl<'d> Outbound<'d> {
         }
     }
 
-    /// Carries frames from the interface until it is gone. Gives the error that said so.
+    /// Carries frames of the interface whenever it is lent, until it is gone. Gives the error that said so.
     pub(super) fn carry_frames(&mut self) -> io::Error {
+        let device = self.device;
         loop {
-            let mut waited = self.device.tun.wait();
-            while let Ok(()) = waited {
-                let turn = self.device.turn();
+            device.lending.await_loan();
+            if let Err(error) = device.tun.wait() {
+                tracing::debug!(%error, "waiting for the interface");
+            }
+            while let Some(_turn) = device.lending.turn() {
                 match self.carry_batch() {
-                    Ok(More::No) => break,
-                    Ok(More::Maybe) => {}
-                    Err(error) => waited = Err(error),
+                    Ok(batch) => {
+                        if batch.load == Load::Much {
+                            device.lending.note_much(device.now());
+                        }
+                        if batch.dry {
+                            break;
+                        }
+                    }
+                    Err(gone) => return gone,
                 }
-                drop(turn);
-            }
-            if let Err(error) = waited
-                && tun::is_gone(&error)
-            {
-                return error;
             }
         }
     }
 
-    /// Carries what waits in the interface, if nobody else does so just now. Another thread than the one whose work this
-    /// is may be quicker, because it is awake.
-    pub(super) fn help(&mut self) {
-        if let Some(_turn) = self.device.turn_if_free()
-            && let Err(error) = self.carry_batch()
-        {
-            tracing::trace!(%error, "reading the interface");
-        }
-    }
-
-    /// Carries one batch of what waits in the interface. Whoever calls has the turn.
+    /// Carries one batch of what waits in the interface. One caller at a time.
     ///
     /// # Errors
     /// The interface is gone.
-    fn carry_batch(&mut self) -> io::Result<More> {
+    pub(super) fn carry_batch(&mut self) -> io::Result<Carried> {
         let mut scene: Option<Scene> = None;
-        let mut more = More::Maybe;
+        let mut carried = Carried {
+            load: Load::Little,
+            dry: false,
+        };
         while self.datagrams.is_empty()
             || self.datagrams.len() + self.reader.slots_wanted() <= self.slots.count()
         {
@@ -150,7 +148,7 @@ impl<'d> Outbound<'d> {
                     self.device.drops.count(DropReason::NotIp);
                 }
                 Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    more = More::No;
+                    carried.dry = true;
                     break;
                 }
                 Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -163,10 +161,13 @@ impl<'d> Outbound<'d> {
             }
         }
         if let Some(scene) = scene {
+            if self.datagrams.len() > 1 {
+                carried.load = Load::Much;
+            }
             self.flush(scene.now);
             self.route = None;
         }
-        Ok(more)
+        Ok(carried)
     }
 
     /// Makes data messages of a frame, or keeps its packets, or drops it.

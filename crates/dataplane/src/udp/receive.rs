@@ -64,10 +64,11 @@ impl Inbox {
         }
     }
 
-    /// Waits for a message and takes what has come by then, at most [`MESSAGES`].
+    /// Takes the messages that have come, at most [`MESSAGES`].
     ///
     /// # Errors
-    /// What the kernel says. An error may be about a datagram sent earlier (ICMP): then the next call receives again.
+    /// WouldBlock when there are none. Otherwise what the kernel says. It may be about a datagram sent earlier (ICMP): then
+    /// the next call receives again.
     pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<()> {
         self.lengths.clear();
         self.controls_len.clear();
@@ -98,7 +99,7 @@ impl Inbox {
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
                 MESSAGES as libc::c_uint,
-                libc::MSG_WAITFORONE,
+                libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
         };

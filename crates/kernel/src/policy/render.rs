@@ -63,7 +63,7 @@ fn address_set(table: &mut Table, set: &Arc<AddressSet>) {
             }
         } else {
             let nets = set.nets.iter().filter(|net| Family::of(net.addr()) == family);
-            let single = single.iter().map(|address| address.to_string());
+            let single = single.all().into_iter().map(|address| address.to_string());
             Set {
                 kind: SetKind::Interval,
                 make: format!("type {kind}; flags interval; auto-merge;"),

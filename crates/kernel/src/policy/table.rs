@@ -117,17 +117,16 @@ impl Table {
 
 impl Set {
     fn become_of(&self, before: Option<&Self>, name: &str, text: &mut Text) {
-        let nothing = Elements::none();
-        let old = before.map_or(&nothing, |set| &set.elements);
-        let (gone, new) = (old.without(&self.elements), self.elements.without(old));
+        let Some(before) = before else {
+            return text.elements("add", name, &self.elements.all());
+        };
+        let (gone, new) = before.elements.difference(&self.elements);
         if self.kind != SetKind::Interval {
             text.elements("delete", name, &gone);
             text.elements("add", name, &new);
         } else if !gone.is_empty() || !new.is_empty() {
-            if old.iter().next().is_some() {
-                text.line(format_args!("flush set inet {TABLE} {name}"));
-            }
-            text.elements("add", name, &self.elements.without(&nothing));
+            text.line(format_args!("flush set inet {TABLE} {name}"));
+            text.elements("add", name, &self.elements.all());
         }
     }
 }

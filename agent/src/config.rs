@@ -105,6 +105,23 @@ pub struct Config {
     /// Which kind of WireGuard device to use.
     #[arg(long, env = "WARREN_WIREGUARD", value_enum, default_value_t = WireguardKind::Auto)]
     pub wireguard: WireguardKind,
+    /// How long a rotation of keys waits for a node whose Node is not ready, in seconds.
+    #[arg(
+        long,
+        env = "WARREN_ROTATION_GRACE",
+        default_value_t = 60,
+        value_name = "SECONDS"
+    )]
+    pub rotation_grace: u64,
+    /// How long a rotation of keys waits for any node, in seconds. Past that it ends without it, and what that node sends by
+    /// its old key is lost until it follows.
+    #[arg(
+        long,
+        env = "WARREN_ROTATION_DEADLINE",
+        default_value_t = 900,
+        value_name = "SECONDS"
+    )]
+    pub rotation_deadline: u64,
     /// What to log: a level, or levels by module, such as "info,warren_agent=debug".
     #[arg(
         long,

@@ -48,6 +48,8 @@ pub struct Parts {
     pub has_ipip: bool,
     /// This node's keys.
     pub keys: KeyStore,
+    /// This node's part in rotating them.
+    pub rotation: Rotation,
     /// The pods attached.
     pub attachments: SharedAttachments,
     /// The cluster.
@@ -76,7 +78,6 @@ pub struct Reconciler {
     views: watch::Sender<Arc<View>>,
     opened: Opened,
     settled: Option<Settled>,
-    rotation: Rotation,
     /// The accord this node has come to, and when.
     accord: Option<(Accord, Instant)>,
     pass: u64,
@@ -97,7 +98,6 @@ impl Reconciler {
                 views,
                 opened: opened.clone(),
                 settled: None,
-                rotation: Rotation::default(),
                 accord: None,
                 pass: 0,
                 has_greeted: false,
@@ -153,6 +153,9 @@ impl Reconciler {
                 .is_some_and(|desired| desired.awaits_handshake)
             {
                 pace.hurry(Instant::now());
+            }
+            if let Some(again) = self.parts.rotation.again() {
+                pace.again(Instant::now() + again);
             }
             self.views.send_replace(Arc::clone(&view));
             if view.desired.is_some() {
@@ -264,14 +267,14 @@ impl Reconciler {
         view.observed = observed;
         parts.devices.observe(&mut view.observed).await?;
         // A node that cannot do WireGuard has a key too: without one nothing is published, and nobody would know what it can.
-        let settled = self.rotation.go_on(
+        let settled = parts.rotation.go_on(
             &mut parts.keys,
             &view.snapshot,
             &view.observed,
             &parts.node,
             parts.devices.available(),
         )?;
-        view.rotation_waits_for = self.rotation.waits_for();
+        view.rotation_waits_for = parts.rotation.waits_for();
         let mut local = Local {
             node: parts.node.clone(),
             settled,

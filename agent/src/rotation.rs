@@ -1,35 +1,56 @@
 //! Taking the steps of a key rotation: what `keymgr::rotation` is told, and doing what it says.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+mod begun;
+mod seen;
 
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 use warren_cluster::Snapshot;
-use warren_keymgr::rotation::{Clocks, Peer, Step, View, Waiting, next};
+use warren_keymgr::rotation::{Clocks, Limits, Step, Waiting, next};
 use warren_keymgr::{KeyStore, KeyStoreError};
-use warren_model::{Announcement, Encryption, Epoch, Lane, Node, NodeName, PathKind};
-use warren_plan::{Observed, RouteTarget};
+use warren_model::{Announcement, Epoch, Node, NodeName};
+use warren_plan::Observed;
+
+use self::begun::Begun;
+pub use self::begun::FILE_NAME;
+use self::seen::view;
+use crate::config::Config;
 
 /// This node's part in rotations.
+#[derive(Debug)]
 pub struct Rotation {
     clocks: Clocks,
-    started: Instant,
+    begun: Begun,
     /// The epoch that this node has settled in, from when that is decided until the API shows it.
     settled: Option<Epoch>,
     waiting: Vec<Waiting>,
-}
-
-impl Default for Rotation {
-    fn default() -> Self {
-        Self {
-            clocks: Clocks::default(),
-            started: Instant::now(),
-            settled: None,
-            waiting: Vec::new(),
-        }
-    }
+    given_up: Vec<Waiting>,
+    again: Option<Duration>,
 }
 
 impl Rotation {
+    /// Goes on where the agent before this one was.
+    pub fn open(config: &Config) -> Self {
+        let limits = Limits {
+            grace: Duration::from_secs(config.rotation_grace),
+            deadline: Duration::from_secs(config.rotation_deadline),
+        };
+        let mut clocks = Clocks::new(limits);
+        let begun = Begun::open(config.state_dir.join(FILE_NAME), since_boot());
+        if let Some((epoch, since)) = begun.get() {
+            clocks.resume(epoch, since);
+        }
+        Self {
+            clocks,
+            begun,
+            settled: None,
+            waiting: Vec::new(),
+            given_up: Vec::new(),
+            again: None,
+        }
+    }
+
     /// Takes the steps that are due, and gives the epoch to say that this node has settled in.
     ///
     /// # Errors
@@ -44,12 +65,20 @@ impl Rotation {
     ) -> Result<Option<Epoch>, KeyStoreError> {
         let published = snapshot.nodes.get(node).and_then(announcement);
         let view = view(keys, snapshot, observed, node, can_encrypt);
-        let next = next(&view, &mut self.clocks, self.started.elapsed());
+        let next = next(&view, &mut self.clocks, since_boot());
+        self.begun.keep(self.clocks.under_way());
+        self.again = next.again;
         if next.waiting != self.waiting {
             for waiting in &next.waiting {
                 tracing::debug!(%waiting, "a rotation of keys waits");
             }
             self.waiting = next.waiting;
+        }
+        if next.given_up != self.given_up {
+            for waiting in &next.given_up {
+                tracing::warn!(reason = %waiting, "a rotation of keys is past its deadline and waits no more");
+            }
+            self.given_up = next.given_up;
         }
         for step in next.steps {
             match step {
@@ -65,6 +94,11 @@ impl Rotation {
         Ok(self.settled.max(published.map(|published| published.settled)))
     }
 
+    /// After how long it is to be asked again although nothing has changed.
+    pub fn again(&self) -> Option<Duration> {
+        self.again
+    }
+
     /// What the rotation that is under way waits for, for people; empty without one.
     pub fn waits_for(&self) -> Vec<String> {
         self.waiting.iter().map(ToString::to_string).collect()
@@ -75,77 +109,8 @@ fn announcement(node: &Node) -> Option<&Announcement> {
     node.announcement.as_ref()?.as_ref().ok()
 }
 
-fn view(
-    keys: &KeyStore,
-    snapshot: &Snapshot,
-    observed: &Observed,
-    node: &NodeName,
-    can_encrypt: bool,
-) -> View {
-    let own: BTreeSet<Epoch> = keys.public_keys().into_iter().map(|(epoch, _)| epoch).collect();
-    let others = snapshot.nodes.values().filter(|peer| peer.name != *node);
-    let is_encrypted = snapshot.mesh.encryption == Encryption::Wireguard;
-    let peer = |peer: &Node| {
-        let says = announcement(peer)?;
-        let epochs: BTreeSet<Epoch> = says.keys.iter().map(|key| key.epoch).collect();
-        // Who cannot be sent to through a lane has no handshake that could be waited for.
-        let reached = can_encrypt && !peer.pod_cidrs.is_empty() && says.paths.contains(&PathKind::Wireguard);
-        if !reached && !own.is_empty() {
-            return None;
-        }
-        let sends = match is_encrypted {
-            true => sends(&own, observed, peer, says),
-            // Nothing goes through the lanes, so nothing can be lost there.
-            false => own.intersection(&epochs).max().copied(),
-        };
-        let seen = Peer {
-            keys: epochs,
-            settled: says.settled,
-            sends,
-            ready: peer.ready,
-        };
-        Some((peer.name.clone(), seen))
-    };
-    let named = &snapshot.mesh.keys.nodes;
-    View {
-        mesh: snapshot.mesh.keys.epoch,
-        renews: named.is_empty() || named.iter().any(|name| name == node.as_str()),
-        settled: snapshot
-            .nodes
-            .get(node)
-            .and_then(announcement)
-            .map(|own| own.settled),
-        peers: others.filter_map(peer).collect::<BTreeMap<_, _>>(),
-        own,
-    }
-}
-
-/// The epoch by which a peer is sent to: all its prefixes are routed through that lane, and a handshake was completed there.
-fn sends(
-    own: &BTreeSet<Epoch>,
-    observed: &Observed,
-    peer: &Node,
-    announcement: &Announcement,
-) -> Option<Epoch> {
-    let mut lanes = peer
-        .pod_cidrs
-        .iter()
-        .filter_map(|cidr| observed.routes.get(&cidr.net()))
-        .map(|route| match &route.target {
-            RouteTarget::Device(device) => Lane::of_interface(device),
-            RouteTarget::OnLink(..)
-            | RouteTarget::Gateway(_)
-            | RouteTarget::Unreachable
-            | RouteTarget::Blackhole => None,
-        });
-    let lane = lanes.next()??;
-    if lanes.any(|other| other != Some(lane)) {
-        return None;
-    }
-    let key = announcement
-        .keys
-        .iter()
-        .find(|key| key.epoch.lane() == lane && own.contains(&key.epoch))?;
-    let device = observed.lanes.get(&lane)?.peers.get(&key.public_key)?;
-    device.handshake_age.map(|_| key.epoch)
+/// Time since the node booted, also while it slept: it goes on where an agent ends and another begins.
+fn since_boot() -> Duration {
+    // The kernel has this clock since 2.6.39, and refuses only clocks that it does not have.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }

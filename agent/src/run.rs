@@ -35,11 +35,18 @@ use crate::pods::Pods;
 use crate::publish::Publishing;
 use crate::ready::Follower;
 use crate::reconcile::{Parts, ReconcileHandle, Reconciler, plan_report};
+use crate::rotation::{self, Rotation};
 use crate::status::status;
 use crate::steward::{Steward, StewardConfig};
 
 /// The files in the state folder that are replaced whole.
-const REPLACED: [&str; 4] = ["attachments.json", "endpoints.json", "guard.json", "sysctls.json"];
+const REPLACED: [&str; 5] = [
+    "attachments.json",
+    "endpoints.json",
+    "guard.json",
+    rotation::FILE_NAME,
+    "sysctls.json",
+];
 /// A turn of the main loop that takes longer than this is stuck.
 const STUCK: Duration = Duration::from_secs(180);
 /// How long CNI requests in flight may take once the end has begun: less than the DaemonSet's grace period.
@@ -131,6 +138,7 @@ pub async fn run(config: Config) -> Result<()> {
         devices: Arc::clone(&devices),
         has_ipip,
         keys,
+        rotation: Rotation::open(&config),
         attachments: attachments.clone(),
         snapshots: watches.subscribe(),
         boot_guard,

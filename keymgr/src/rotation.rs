@@ -11,8 +11,8 @@
 //! | and that of E+1, settled | destroys that of E | every peer has settled in E+1 and is sent to by it, for [`DRAIN`] |
 //! | alone, which no peer lives in any more | makes that which they live in | at once: it was away for a whole rotation |
 //!
-//! A peer counts while its Node is ready, or was less than [`GRACE`] ago. A rotation that has gone on for longer than its deadline waits for
-//! nobody: who has not followed by then is reached again when it has.
+//! A peer counts while its Node is ready, or was less than [`Limits::grace`] ago. A rotation that has gone on for longer than
+//! [`Limits::deadline`] waits for nobody: who has not followed by then is reached again when it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,11 +23,24 @@ use warren_model::{Epoch, NodeName};
 /// How long packets that are on their way by the earlier key are still taken after the last peer has settled.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long a Node that is not ready is still waited for.
-pub const GRACE: Duration = Duration::from_secs(60);
+/// How long is waited for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a Node that is not ready is still waited for.
+    pub grace: Duration,
+    /// How long a rotation waits for anybody.
+    pub deadline: Duration,
+}
 
-/// How long a rotation waits for anybody.
-pub const DEADLINE: Duration = Duration::from_secs(15 * 60);
+impl Default for Limits {
+    /// A minute, and a quarter of an hour.
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(60),
+            deadline: Duration::from_secs(15 * 60),
+        }
+    }
+}
 
 /// What a node sees of a rotation.
 #[derive(Debug, Clone)]
@@ -109,11 +122,17 @@ pub struct Next {
     pub steps: Vec<Step>,
     /// Empty: for nothing, or nothing is under way.
     pub waiting: Vec<Waiting>,
+    /// What would be waited for if the deadline were not over.
+    pub given_up: Vec<Waiting>,
+    /// After how long time alone may change this.
+    pub again: Option<Duration>,
 }
 
-/// Since when things are as they are. A restart forgets it, and waits anew.
+/// Since when things are as they are. A restart forgets it, but for the rotation's own time ([`Clocks::resume`]): it would go
+/// on for ever where agents end more often than it.
 #[derive(Debug, Clone, Default)]
 pub struct Clocks {
+    limits: Limits,
     /// The rotation that is under way, by its epoch, and when it was first seen.
     rotation: Option<(Epoch, Duration)>,
     /// When everybody was first seen to have settled in that epoch.
@@ -133,10 +152,16 @@ pub fn next(view: &View, clocks: &mut Clocks, now: Duration) -> Next {
     let (Some(&oldest), Some(&newest)) = (view.own.first(), view.own.last()) else {
         return first(view, &counted);
     };
-    if oldest == newest {
+    let next = if oldest == newest {
         begin(view, newest, &counted, clocks.is_overdue(now))
     } else {
         finish(view, oldest, newest, &counted, clocks, now)
+    };
+    Next {
+        again: (!next.waiting.is_empty())
+            .then(|| clocks.next_change(now))
+            .flatten(),
+        ..next
     }
 }
 
@@ -163,7 +188,7 @@ fn first(view: &View, counted: &BTreeMap<&NodeName, &Peer>) -> Next {
             .flatten()
             .map(Step::Make)
             .collect(),
-        waiting: Vec::new(),
+        ..Next::default()
     }
 }
 
@@ -178,14 +203,10 @@ fn begin(view: &View, own: Epoch, counted: &BTreeMap<&NodeName, &Peer>, overdue:
         // The others have gone on. What they have in common is where they have settled.
         let theirs = counted.values().map(|peer| peer.settled).max();
         return match theirs.filter(|theirs| *theirs <= view.mesh && *theirs > own) {
-            Some(theirs) if theirs.lane() == own.lane() => Next {
-                steps: vec![Step::Retire(own), Step::Make(theirs)],
-                waiting: Vec::new(),
-            },
-            Some(theirs) => Next {
-                steps: vec![Step::Make(theirs)],
-                waiting: Vec::new(),
-            },
+            Some(theirs) if theirs.lane() == own.lane() => {
+                Next::steps([Step::Retire(own), Step::Make(theirs)].into())
+            }
+            Some(theirs) => Next::steps(vec![Step::Make(theirs)]),
             None => Next::default(),
         };
     }
@@ -193,32 +214,17 @@ fn begin(view: &View, own: Epoch, counted: &BTreeMap<&NodeName, &Peer>, overdue:
         return settle(view, own);
     };
     let needs_earlier = |peer: &Peer| peer.keys.first().is_some_and(|oldest| *oldest < own);
-    let waiting: Vec<Waiting> = counted
-        .iter()
-        .filter(|(_, peer)| needs_earlier(peer) && !overdue)
-        .map(|(name, _)| Waiting::Earlier((*name).clone()))
-        .collect();
-    match waiting.is_empty() {
-        true => Next {
-            steps: vec![make(to)],
-            waiting,
-        },
-        false => Next {
-            waiting,
-            ..settle(view, own)
-        },
-    }
+    let behind = counted.iter().filter(|(_, peer)| needs_earlier(peer));
+    let waiting = behind.map(|(name, _)| Waiting::Earlier((*name).clone()));
+    // While it waits it lives in its own.
+    Next::once(waiting.collect(), overdue, vec![make(to)]).or(settle(view, own).steps)
 }
 
 /// A node with one key only has settled in it, whatever it said before.
 fn settle(view: &View, own: Epoch) -> Next {
-    let steps = match view.settled {
-        Some(settled) if settled >= own => Vec::new(),
-        _ => vec![Step::Settle(own)],
-    };
-    Next {
-        steps,
-        waiting: Vec::new(),
+    match view.settled {
+        Some(settled) if settled >= own => Next::default(),
+        _ => Next::steps(vec![Step::Settle(own)]),
     }
 }
 
@@ -234,63 +240,101 @@ fn finish(
     let overdue = clocks.is_overdue(now);
     // Who lives beyond this rotation has finished it: this node was away, or counts no more there.
     let is_beyond = |peer: &Peer| peer.keys.first().is_some_and(|oldest| *oldest > new);
-    let waited_for = counted.iter().filter(|(_, peer)| !overdue && !is_beyond(peer));
+    let waited_for = counted.iter().filter(|(_, peer)| !is_beyond(peer));
     if view.settled.is_none_or(|settled| settled < new) {
-        let waiting: Vec<Waiting> = waited_for
-            .filter_map(|(name, peer)| {
-                if !peer.keys.contains(&new) {
-                    Some(Waiting::Key((*name).clone()))
-                } else if peer.sends != Some(new) {
-                    Some(Waiting::Handshake((*name).clone()))
-                } else {
-                    None
-                }
-            })
-            .collect();
-        return match waiting.is_empty() {
-            true => Next {
-                steps: vec![Step::Settle(new)],
-                waiting: Vec::new(),
-            },
-            false => Next {
-                steps: Vec::new(),
-                waiting,
-            },
-        };
-    }
-    // That a peer has settled may be from a time when this node did not count, so it does not suffice.
-    let waiting: Vec<Waiting> = waited_for
-        .filter_map(|(name, peer)| {
-            if peer.settled < new {
-                Some(Waiting::Settled((*name).clone()))
+        let waiting = waited_for.filter_map(|(name, peer)| {
+            if !peer.keys.contains(&new) {
+                Some(Waiting::Key((*name).clone()))
             } else if peer.sends != Some(new) {
                 Some(Waiting::Handshake((*name).clone()))
             } else {
                 None
             }
-        })
-        .collect();
-    if !waiting.is_empty() {
+        });
+        return Next::once(waiting.collect(), overdue, vec![Step::Settle(new)]);
+    }
+    // That a peer has settled may be from a time when this node did not count, so it does not suffice.
+    let waiting = waited_for.filter_map(|(name, peer)| {
+        if peer.settled < new {
+            Some(Waiting::Settled((*name).clone()))
+        } else if peer.sends != Some(new) {
+            Some(Waiting::Handshake((*name).clone()))
+        } else {
+            None
+        }
+    });
+    let next = Next::once(waiting.collect(), overdue, vec![Step::Retire(old)]);
+    if !next.waiting.is_empty() {
         clocks.drained = None;
-        return Next {
-            steps: Vec::new(),
-            waiting,
-        };
+        return next;
     }
     let since = *clocks.drained.get_or_insert(now);
     match now.saturating_sub(since) >= DRAIN {
-        true => Next {
-            steps: vec![Step::Retire(old)],
-            waiting: Vec::new(),
-        },
+        true => next,
         false => Next {
             steps: Vec::new(),
             waiting: vec![Waiting::Drain],
+            ..next
         },
     }
 }
 
+impl Next {
+    fn steps(steps: Vec<Step>) -> Self {
+        Self {
+            steps,
+            ..Self::default()
+        }
+    }
+
+    /// These steps once nothing is waited for any more, or once the deadline is over.
+    fn once(waiting: Vec<Waiting>, overdue: bool, steps: Vec<Step>) -> Self {
+        match (waiting.is_empty(), overdue) {
+            (true, _) => Self::steps(steps),
+            (false, true) => Self {
+                steps,
+                given_up: waiting,
+                ..Self::default()
+            },
+            (false, false) => Self {
+                waiting,
+                ..Self::default()
+            },
+        }
+    }
+
+    /// The same, with these steps while it waits.
+    fn or(self, meanwhile: Vec<Step>) -> Self {
+        match self.waiting.is_empty() {
+            true => self,
+            false => Self {
+                steps: meanwhile,
+                ..self
+            },
+        }
+    }
+}
+
 impl Clocks {
+    /// Clocks that have seen nothing yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// Takes up the rotation that an earlier process of this node has seen begin, as [`Clocks::under_way`] said there. Times must
+    /// be since the same moment here and there.
+    pub fn resume(&mut self, epoch: Epoch, since: Duration) {
+        self.rotation = Some((epoch, since));
+    }
+
+    /// The rotation that is under way, by the newest epoch of this node, and since when.
+    pub fn under_way(&self) -> Option<(Epoch, Duration)> {
+        self.rotation
+    }
+
     fn look(&mut self, view: &View, now: Duration) {
         let newest = view.own.last().copied();
         let under_way = newest.filter(|newest| view.own.len() > 1 || *newest < view.mesh);
@@ -314,12 +358,21 @@ impl Clocks {
 
     fn counts(&self, name: &NodeName, peer: &Peer, now: Duration) -> bool {
         let since = self.unready.get(name).copied().unwrap_or(now);
-        peer.ready || now.saturating_sub(since) < GRACE
+        peer.ready || now.saturating_sub(since) < self.limits.grace
+    }
+
+    /// How long until the first of these times is over.
+    fn next_change(&self, now: Duration) -> Option<Duration> {
+        let drain = self.drained.map(|since| since + DRAIN);
+        let deadline = self.rotation.map(|(_, since)| since + self.limits.deadline);
+        let graces = self.unready.values().map(|since| *since + self.limits.grace);
+        let ends = drain.into_iter().chain(deadline).chain(graces);
+        ends.filter(|end| *end > now).min().map(|end| end - now)
     }
 
     fn is_overdue(&self, now: Duration) -> bool {
         self.rotation
-            .is_some_and(|(_, since)| now.saturating_sub(since) >= DEADLINE)
+            .is_some_and(|(_, since)| now.saturating_sub(since) >= self.limits.deadline)
     }
 }
 

@@ -84,7 +84,12 @@ impl Pace {
 
     /// Takes note of something that comes about soon and that nobody will tell of.
     pub(super) fn hurry(&mut self, now: Instant) {
-        self.resync = self.resync.min(now + SOON);
+        self.again(now + SOON);
+    }
+
+    /// Takes note that something changes at that time by itself.
+    pub(super) fn again(&mut self, at: Instant) {
+        self.resync = self.resync.min(at);
     }
 
     /// When the next pass is due.

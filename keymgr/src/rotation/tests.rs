@@ -32,6 +32,9 @@ fn name(at: usize) -> NodeName {
     format!("peer{at}").parse().unwrap()
 }
 
+const GRACE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(900);
+
 /// What is done at once, by a node that has just begun to look.
 fn at_once(view: &View) -> Next {
     next(view, &mut Clocks::default(), Duration::ZERO)
@@ -52,7 +55,11 @@ fn a_rotation_goes_one_step_after_the_other() {
 
     let last = view(2, &[1, 2], 2, &[peer(&[1, 2], 2, 2)]);
     let mut clocks = Clocks::default();
-    assert_eq!(next(&last, &mut clocks, Duration::ZERO).waiting, [Waiting::Drain]);
+    let drains = next(&last, &mut clocks, Duration::ZERO);
+    assert_eq!(
+        (drains.waiting, drains.again),
+        (vec![Waiting::Drain], Some(DRAIN))
+    );
     let drained = next(&last, &mut clocks, DRAIN);
     assert_eq!(
         (drained.steps, drained.waiting),
@@ -86,17 +93,47 @@ fn a_node_that_a_rotation_does_not_name_keeps_its_key() {
 }
 
 #[test]
-fn past_its_deadline_a_rotation_waits_for_nobody() {
+fn past_its_deadline_a_rotation_waits_for_nobody_and_says_whom_it_leaves_behind() {
     let slow = view(2, &[1, 2], 1, &[peer(&[1], 1, 1)]);
     let mut clocks = Clocks::default();
     next(&slow, &mut clocks, Duration::ZERO);
     let before = DEADLINE.saturating_sub(Duration::from_secs(1));
-    assert_eq!(next(&slow, &mut clocks, before).steps, []);
-    assert_eq!(next(&slow, &mut clocks, DEADLINE).steps, [Step::Settle(epoch(2))]);
+    let waits = next(&slow, &mut clocks, before);
+    assert_eq!((waits.steps, waits.again), (vec![], Some(Duration::from_secs(1))));
+    let past = next(&slow, &mut clocks, DEADLINE);
+    assert_eq!(
+        (past.steps, past.given_up),
+        (vec![Step::Settle(epoch(2))], vec![Waiting::Key(name(0))])
+    );
     let settled = view(2, &[1, 2], 2, &[peer(&[1], 1, 1)]);
-    assert_eq!(next(&settled, &mut clocks, DEADLINE).waiting, [Waiting::Drain]);
+    let drains = next(&settled, &mut clocks, DEADLINE);
+    assert_eq!(
+        (drains.waiting, drains.given_up),
+        (vec![Waiting::Drain], vec![Waiting::Settled(name(0))])
+    );
     let end = next(&settled, &mut clocks, DEADLINE + DRAIN);
     assert_eq!(end.steps, [Step::Retire(epoch(1))]);
+}
+
+#[test]
+fn a_restart_does_not_begin_the_deadline_anew() {
+    let slow = view(2, &[1, 2], 1, &[peer(&[1], 1, 1)]);
+    let mut clocks = Clocks::default();
+    next(&slow, &mut clocks, Duration::from_secs(7));
+    let kept = clocks.under_way();
+    assert_eq!(kept, Some((epoch(2), Duration::from_secs(7))));
+    let mut restarted = Clocks::default();
+    restarted.resume(epoch(2), Duration::from_secs(7));
+    let late = DEADLINE + Duration::from_secs(7);
+    assert_eq!(next(&slow, &mut restarted, late).steps, [Step::Settle(epoch(2))]);
+    // What was kept of another rotation says nothing of this one.
+    let mut other = Clocks::default();
+    other.resume(epoch(1), Duration::ZERO);
+    assert_eq!(next(&slow, &mut other, late).steps, []);
+    assert_eq!(other.under_way(), Some((epoch(2), late)));
+    let over = view(2, &[2], 2, &[peer(&[2], 2, 2)]);
+    next(&over, &mut other, late);
+    assert_eq!(other.under_way(), None);
 }
 
 #[test]

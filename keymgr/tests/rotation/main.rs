@@ -1,12 +1,13 @@
 //! Many nodes' rotations against a model of API, devices and network: delayed, reordered, with crashes at every step, with nodes that
 //! join, leave and are not ready for a while.
 //!
-//! After every act it is checked that no pair of nodes which reached each other has lost its path, and that no node holds more than two
-//! keys; at the end that all live in the epoch that was asked for, and that no older key is left on any disk.
+//! After every act it is checked that no pair of nodes which reached each other has lost its path, that no node holds more than two
+//! keys, and that no more than two epochs are lived in; at the end that all live in the epoch that was asked for, and that no older key is left on any disk.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod model;
+mod random;
 
 use model::{Faults, World};
 

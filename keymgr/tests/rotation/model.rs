@@ -6,6 +6,8 @@ use std::time::Duration;
 use warren_keymgr::rotation::{Clocks, Peer, Step, View, next};
 use warren_model::{Epoch, NodeName};
 
+use crate::random::Random;
+
 /// What one turn of the model stands for.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -66,6 +68,8 @@ struct Node {
     away: usize,
     /// It was away, and has not caught up since.
     behind: bool,
+    /// It has lived in one epoch alone: who joins in the midst of a rotation has keys of both, and may be the last to have the earlier.
+    has_settled: bool,
 }
 
 #[derive(Debug)]
@@ -92,7 +96,7 @@ impl World {
             api: BTreeMap::new(),
             connected: BTreeSet::new(),
             faults: Faults::none(),
-            random: Random(seed),
+            random: Random::new(seed),
             seed,
             now: Duration::ZERO,
             born: 0,
@@ -287,6 +291,7 @@ impl World {
             node.down = self.random.below(8);
         }
         self.check(id);
+        self.check_epochs(id);
     }
 
     /// What must hold after each pass of a node, about its pairs.
@@ -329,6 +334,22 @@ impl World {
         if lives_with_all {
             self.nodes.get_mut(&id).unwrap().behind = false;
         }
+    }
+}
+
+impl World {
+    /// A second rotation waits for the first, so there are never more than two epochs that anybody lives in.
+    fn check_epochs(&mut self, id: Id) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.has_settled |= node.keys.len() == 1;
+        let follows = |node: &&Node| node.away == 0 && !node.behind && node.has_settled;
+        let follow = self.nodes.values().filter(follows);
+        let live: BTreeSet<Epoch> = follow.flat_map(|node| node.keys.iter().copied()).collect();
+        assert!(
+            live.len() <= 2,
+            "seed {}: more than two epochs: {live:?}",
+            self.seed
+        );
     }
 }
 
@@ -390,27 +411,5 @@ impl Node {
         for (epoch, id) in self.proven.iter().filter(|(_, id)| *id != own) {
             self.sends.insert(*id, *epoch);
         }
-    }
-}
-
-/// SplitMix64.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.number() % end as u64) as usize
-    }
-
-    fn happens(&mut self, likely: f64) -> bool {
-        likely > 0.0 && (self.number() >> 11) as f64 / (1_u64 << 53) as f64 <= likely
     }
 }

@@ -1,5 +1,7 @@
 //! Rotating the mesh's keys, and seeing when every node has followed.
 
+mod case;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -10,13 +12,20 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use warren_cluster::mesh_resource::Mesh;
 
+pub use self::case::{
+    Case, LAST, Moment, NamedCase, cases, cases_of_encryption, cases_of_fallback, cases_of_the_last, during,
+    lab_for,
+};
 use crate::lab::Lab;
 
 /// The annotation that nodes publish.
 const ANNOTATION: &str = "warren-mesh.io/wireguard";
 
 /// How long a rotation may take.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The keys that nodes publish, by node and epoch.
 pub type Keys = BTreeMap<String, BTreeMap<u64, String>>;
@@ -38,21 +47,21 @@ pub async fn begin(lab: &Lab, by: u64, nodes: &[&str]) -> anyhow::Result<u64> {
 
 /// Waits until every node lives in this epoch and in no other. Gives their keys and how long it took.
 pub async fn finished(lab: &Lab, epoch: u64) -> anyhow::Result<(Keys, Duration)> {
+    finished_without(lab, epoch, "").await
+}
+
+/// The same, but for one node.
+pub async fn finished_without(lab: &Lab, epoch: u64, node: &str) -> anyhow::Result<(Keys, Duration)> {
     let started = Instant::now();
-    loop {
-        let published = published(lab).await?;
-        let is_there = |value: &Value| value["settled"] == epoch && keys_of(value).keys().eq([&epoch]);
-        if published.values().all(is_there) {
-            let keys = published
-                .iter()
-                .map(|(node, value)| (node.clone(), keys_of(value)));
-            return Ok((keys.collect(), started.elapsed()));
-        }
-        if started.elapsed() > PATIENCE {
-            bail!("epoch {epoch} has not been reached within {PATIENCE:?}: {published:#?}");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let is_there = |(name, value): (&String, &Value)| {
+        name == node || (value["settled"] == epoch && keys_of(value).keys().eq([&epoch]))
+    };
+    let what = format!("epoch {epoch}");
+    let published = published_when(lab, &what, |published| published.iter().all(is_there)).await?;
+    let keys = published
+        .iter()
+        .map(|(node, value)| (node.clone(), keys_of(value)));
+    Ok((keys.collect(), started.elapsed()))
 }
 
 /// Rotates once and waits for the end of it.
@@ -68,6 +77,24 @@ pub async fn keys(lab: &Lab) -> anyhow::Result<Keys> {
         .into_iter()
         .map(|(node, value)| (node, keys_of(&value)))
         .collect())
+}
+
+/// Waits until the nodes publish what is wanted. That the API fails meanwhile is borne.
+async fn published_when(
+    lab: &Lab,
+    what: &str,
+    wanted: impl Fn(&BTreeMap<String, Value>) -> bool,
+) -> anyhow::Result<BTreeMap<String, Value>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let published = published(lab).await;
+        match &published {
+            Ok(all) if wanted(all) => return published,
+            Ok(_) | Err(_) if Instant::now() < deadline => {}
+            Ok(_) | Err(_) => bail!("{what} has not been reached within {PATIENCE:?}: {published:#?}"),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn published(lab: &Lab) -> anyhow::Result<BTreeMap<String, Value>> {

@@ -127,7 +127,8 @@ pub async fn begin_with(lab: &Lab, spec: &Value) -> anyhow::Result<()> {
     settled(&lab.client(), None).await.map(drop)
 }
 
-async fn make(lab: &Lab, change: &Change) -> anyhow::Result<()> {
+/// Makes the change and waits until every node has settled.
+pub(crate) async fn make(lab: &Lab, change: &Change) -> anyhow::Result<()> {
     let client = lab.client();
     let before = settled(&client, None).await?;
     match change {
@@ -163,7 +164,8 @@ async fn make(lab: &Lab, change: &Change) -> anyhow::Result<()> {
     settled(&client, Some(&before)).await.map(drop)
 }
 
-/// Waits until all nodes send and take by one accord, and by nothing that is left of another. Returns the accord.
+/// Waits until all nodes that publish anything send and take by one accord, and by nothing that is left of another. Returns
+/// the accord.
 async fn settled(client: &Client, other_than: Option<&str>) -> anyhow::Result<String> {
     let nodes: Api<Node> = Api::all(client.clone());
     let deadline = Instant::now() + PATIENCE;
@@ -171,9 +173,9 @@ async fn settled(client: &Client, other_than: Option<&str>) -> anyhow::Result<St
         let list = nodes.list(&Default::default()).await.context("list the nodes")?;
         let progress: BTreeSet<String> = list
             .iter()
-            .map(|node| {
-                let text = node.annotations().get(ANNOTATION).map(String::as_str);
-                let all: Value = serde_json::from_str(text.unwrap_or("null")).unwrap_or_default();
+            .filter_map(|node| node.annotations().get(ANNOTATION))
+            .map(|text| {
+                let all: Value = serde_json::from_str(text).unwrap_or_default();
                 // A node without WireGuard sends by less.
                 let of = |field: &str| all["progress"][field].as_str().unwrap_or_default().to_owned();
                 format!("{}={}", of("accepts"), of("sends"))

@@ -5,20 +5,17 @@
 mod support;
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use support::{lab, status};
-use warren_lab::rotation::{self, Keys};
+use support::{ask_agent, crossed_since, lab, status, until};
+use warren_lab::rotation::{self, Case, Keys, LAST, NamedCase};
 use warren_lab::switch::{self, RATE};
-use warren_lab::{Lab, LabOptions, Place, PodOptions, tally_during};
+use warren_lab::{Lab, LabOptions, Place, PodOptions, Tally, tally_during};
 
 /// Nodes with a pod each, and a Mesh.
-async fn with_pods(nodes: u8) -> Option<Lab> {
-    let options = LabOptions {
-        nodes,
-        ..LabOptions::default()
-    };
+async fn with_pods(options: LabOptions) -> Option<Lab> {
     let lab = lab(options).await?;
     for node in lab.facts().await.unwrap().nodes {
         let name = format!("on-{}", node.name);
@@ -26,20 +23,57 @@ async fn with_pods(nodes: u8) -> Option<Lab> {
             .await
             .unwrap();
     }
-    switch::begin_with(&lab, &serde_json::json!({})).await.unwrap();
+    switch::begin_with(&lab, &json!({})).await.unwrap();
     Some(lab)
+}
+
+fn nodes(nodes: u8) -> LabOptions {
+    LabOptions {
+        nodes,
+        ..LabOptions::default()
+    }
 }
 
 /// Does this while all pods send to each other; nothing may be lost, and nothing cross in the clear.
 async fn nothing_is_lost<T>(lab: &Lab, what: &str, act: impl Future<Output = anyhow::Result<T>>) -> T {
+    let before = lab.counts().await.unwrap();
     let (tally, done) = tally_during(lab, RATE, act).await.unwrap();
     let done = done.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    assert_none_lost(lab, what, &tally).await;
+    assert_eq!(crossed_since(lab, &before).await.plaintext, 0, "{what}");
+    done
+}
+
+async fn assert_none_lost(lab: &Lab, what: &str, tally: &Tally) {
     eprintln!("{what}: {} of {} lost", tally.lost(), tally.sent());
     if tally.lost() > 0 {
         panic!("{what}: {:#?} {:#}", tally.lossy(), status(lab).await);
     }
-    assert_eq!(lab.counts().await.unwrap().plaintext, 0);
-    done
+}
+
+/// One case after the other, in one lab; in each nothing may be lost, and every node's old keys must be gone at its end.
+async fn cases_lose_nothing(lab: &Lab, cases: Vec<NamedCase>) {
+    for (what, case) in cases {
+        let before = lab.counts().await.unwrap();
+        let (tally, took) = rotation::during(lab, &case)
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        eprintln!("{what}: {took:?}");
+        assert_none_lost(lab, what, &tally).await;
+        if case.is_encrypted() {
+            assert_eq!(crossed_since(lab, &before).await.plaintext, 0, "{what}");
+        }
+        assert_old_keys_are_gone(lab).await;
+    }
+}
+
+/// On the disk of each node there is the one key that it publishes.
+async fn assert_old_keys_are_gone(lab: &Lab) {
+    for (node, keys) in rotation::keys(lab).await.unwrap() {
+        let epochs: Vec<_> = keys.keys().map(|epoch| format!("epoch-{epoch}.key")).collect();
+        assert_eq!(epochs.len(), 1, "{node} lives in one epoch");
+        assert_eq!(files(lab, &node).await, epochs, "{node}");
+    }
 }
 
 /// The key files on a node's disk.
@@ -57,9 +91,30 @@ fn key_of<'a>(keys: &'a Keys, node: &str) -> &'a String {
     keys[node].values().next().unwrap()
 }
 
+/// What a node's agent says that a rotation waits for.
+async fn waits_for(lab: &Lab, node: &str) -> Vec<String> {
+    let status = ask_agent(lab, node, "/status").await.unwrap_or_default();
+    let status: Value = serde_json::from_str(&status).unwrap_or_default();
+    let waits = status["rotationWaitsFor"].as_array().into_iter().flatten();
+    waits.filter_map(|it| it.as_str().map(str::to_owned)).collect()
+}
+
+/// Waits until each of these nodes says that its rotation waits for that node and for no other.
+async fn all_wait_for(lab: &Lab, nodes: &[&str], last: &str) {
+    for node in nodes {
+        until(&format!("{node} to name {last}"), async || {
+            let waits = waits_for(lab, node).await;
+            !waits.is_empty() && waits.iter().all(|it| it.contains(last))
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn all_keys_are_rotated_without_losing_a_packet() {
-    let Some(lab) = with_pods(5).await else { return };
+    let Some(lab) = with_pods(nodes(5)).await else {
+        return;
+    };
     let before = rotation::keys(&lab).await.unwrap();
     let (after, took) = nothing_is_lost(&lab, "rotate all", rotation::rotate(&lab, &[])).await;
     eprintln!("a rotation of 5 nodes took {took:?}");
@@ -79,7 +134,9 @@ async fn all_keys_are_rotated_without_losing_a_packet() {
 
 #[tokio::test]
 async fn one_nodes_key_is_rotated_and_the_others_keep_theirs() {
-    let Some(lab) = with_pods(3).await else { return };
+    let Some(lab) = with_pods(nodes(3)).await else {
+        return;
+    };
     let before = rotation::keys(&lab).await.unwrap();
     let (after, _) = nothing_is_lost(&lab, "rotate one", rotation::rotate(&lab, &["node2"])).await;
     for node in ["node1", "node3"] {
@@ -94,33 +151,131 @@ async fn one_nodes_key_is_rotated_and_the_others_keep_theirs() {
 
 #[tokio::test]
 async fn three_rotations_in_a_row_wait_for_each_other() {
-    let Some(lab) = with_pods(3).await else { return };
-    let act = async {
-        let epoch = rotation::begin(&lab, 3, &[]).await?;
-        rotation::finished(&lab, epoch).await
+    let Some(lab) = with_pods(nodes(3)).await else {
+        return;
     };
-    let (_, took) = nothing_is_lost(&lab, "three rotations", act).await;
-    eprintln!("three rotations of 3 nodes took {took:?}");
+    cases_lose_nothing(&lab, vec![("three in a row", Case::Several(3))]).await;
     assert_eq!(files(&lab, "node1").await, ["epoch-4.key"]);
 }
 
 #[tokio::test]
 async fn agents_are_killed_in_the_midst_of_a_rotation() {
-    let Some(lab) = with_pods(3).await else { return };
+    let Some(lab) = with_pods(nodes(5)).await else {
+        return;
+    };
+    cases_lose_nothing(&lab, vec![("agents are killed", Case::Killed(6))]).await;
+}
+
+#[tokio::test]
+async fn the_api_comes_and_goes_in_the_midst_of_a_rotation() {
+    let Some(lab) = with_pods(nodes(5)).await else {
+        return;
+    };
+    cases_lose_nothing(&lab, vec![("the API flaps", Case::ApiFlaps)]).await;
+}
+
+#[tokio::test]
+async fn encryption_is_turned_off_and_on_in_the_midst_of_rotations() {
+    let Some(lab) = with_pods(nodes(4)).await else {
+        return;
+    };
+    cases_lose_nothing(&lab, rotation::cases_of_encryption()).await;
+}
+
+#[tokio::test]
+async fn a_node_loses_and_gains_wireguard_in_the_midst_of_rotations() {
+    let Some(lab) = with_pods(nodes(4)).await else {
+        return;
+    };
+    cases_lose_nothing(&lab, rotation::cases_of_fallback()).await;
+}
+
+#[tokio::test]
+async fn a_node_joins_in_the_midst_of_a_rotation_is_then_not_reached_in_one_and_leaves_in_another() {
+    if warren_lab::obstacle().unwrap().is_some() {
+        // Says why, or fails.
+        lab(LabOptions::default()).await;
+        return;
+    }
+    let lab = rotation::lab_for(true).await.unwrap();
+    let others = ["node1", "node2", "node3", "node4"];
+    for (what, case) in rotation::cases_of_the_last() {
+        let named = async {
+            if let Case::Unreachable = case {
+                all_wait_for(&lab, &others, LAST).await;
+            }
+        };
+        let (done, ()) = tokio::join!(rotation::during(&lab, &case), named);
+        let (tally, took) = done.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        eprintln!("{what}: {took:?}");
+        assert_none_lost(&lab, what, &tally).await;
+        assert_old_keys_are_gone(&lab).await;
+        if let Case::Joins = case {
+            // From now on its pod counts too, but it is not there to be cut off: for one rotation.
+            let of_last = PodOptions::new("on-last", LAST);
+            lab.pod_add(of_last).await.unwrap();
+            nothing_is_lost(&lab, "with the node that joined", rotation::rotate(&lab, &[])).await;
+            lab.pod_remove("on-last").await.unwrap();
+        }
+    }
+    assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+}
+
+#[tokio::test]
+async fn a_rotation_that_cannot_finish_names_the_node_it_waits_for_and_ends_at_its_deadline_though_agents_restart()
+ {
+    const DEADLINE: Duration = Duration::from_secs(10);
+    let environment = [(
+        "WARREN_ROTATION_DEADLINE".to_owned(),
+        DEADLINE.as_secs().to_string(),
+    )];
+    let options = LabOptions {
+        environment: environment.into(),
+        ..nodes(3)
+    };
+    let Some(lab) = with_pods(options).await else {
+        return;
+    };
+    lab.pod_remove("on-node3").await.unwrap();
+    // It is said to be ready, so it is not just left out.
+    lab.node_cut("node3").await.unwrap();
     let act = async {
+        let begun = Instant::now();
         let epoch = rotation::begin(&lab, 1, &[]).await?;
-        for node in ["node1", "node2", "node3", "node1"] {
+        all_wait_for(&lab, &["node1", "node2"], "node3").await;
+        // If each start began the deadline anew, this would be far from the end of it.
+        until("most of the deadline to pass", async || {
+            begun.elapsed() > DEADLINE * 3 / 4
+        })
+        .await;
+        for node in ["node1", "node2"] {
             lab.node_kill(node).await?;
             lab.node_start(node).await?;
         }
-        rotation::finished(&lab, epoch).await
+        rotation::finished_without(&lab, epoch, "node3").await?;
+        Ok((epoch, begun.elapsed()))
     };
-    nothing_is_lost(&lab, "rotate under kills", act).await;
+    let (epoch, took) = nothing_is_lost(&lab, "past its deadline", act).await;
+    eprintln!("a rotation that could not finish ended after {took:?}");
+    assert!(took >= DEADLINE, "{took:?}");
+    // What follows the deadline is the drain, and both ends of a restart.
+    assert!(
+        took < DEADLINE * 3 / 4 + DEADLINE,
+        "the restart began it anew: {took:?}"
+    );
+
+    lab.node_mend("node3").await.unwrap();
+    rotation::finished(&lab, epoch).await.unwrap();
+    assert_old_keys_are_gone(&lab).await;
+    lab.pod_add(PodOptions::new("again", "node3")).await.unwrap();
+    nothing_is_lost(&lab, "after it came back", rotation::rotate(&lab, &[])).await;
 }
 
 #[tokio::test]
 async fn warren_keys_rotates_and_shows_the_keys() {
-    let Some(lab) = with_pods(2).await else { return };
+    let Some(lab) = with_pods(nodes(2)).await else {
+        return;
+    };
     let kubeconfig = lab.kubeconfig_inside();
     let warren = async |arguments: &[&str]| {
         let argv = [&["warren", "keys"], arguments, &["--kubeconfig", &kubeconfig]].concat();

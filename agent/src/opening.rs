@@ -4,6 +4,9 @@
 //! and nobody could ask it what is wrong. So it waits, with the guard in force and nothing else made, says in `/readyz` and
 //! its log what for, and goes on once it can.
 
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +17,6 @@ use warren_keymgr::{KeyStore, KeyStoreError};
 use warren_telemetry::{AdminConfig, Gate, Liveness, Readiness, Registry};
 
 use crate::config::Config;
-use crate::run::make_dir;
 
 /// How often it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -114,4 +116,24 @@ impl Waiting {
         drop(self.stop);
         self.server.await.context("the admin server failed")
     }
+}
+
+/// Makes a folder, if it is not there, and takes away from others what the mode does not give them.
+pub(crate) fn make_dir(dir: &Path, mode: u32) -> Result<()> {
+    let cannot = || {
+        format!(
+            "cannot make the folder {}: check that its disk is there, writable and not full",
+            dir.display()
+        )
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(dir)
+        .with_context(cannot)?;
+    let found = fs::metadata(dir).with_context(cannot)?.permissions().mode() & 0o777;
+    if found & !mode != 0 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode)).with_context(cannot)?;
+    }
+    Ok(())
 }

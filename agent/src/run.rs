@@ -1,7 +1,5 @@
 //! The agent put together: start, run, end.
 
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -58,7 +56,7 @@ pub async fn run(config: Config) -> Result<()> {
     let mut shutdown = pin!(shutdown_signal().context("cannot catch signals")?);
     let node = node_name(&config)?;
     tracing::info!(%node, version = env!("CARGO_PKG_VERSION"), "starting");
-    make_dir(&config.run_dir, 0o755)?;
+    opening::make_dir(&config.run_dir, 0o755)?;
     half_written::sweep(&config.state_dir, &REPLACED);
     half_written::sweep(&config.cni_conf_dir, &[cni_conf::FILE_NAME]);
     half_written::sweep(&config.cni_bin_dir, &[cni_conf::PLUGIN]);
@@ -285,24 +283,4 @@ fn node_name(config: &Config) -> Result<NodeName> {
     let host = host.to_string_lossy().to_lowercase();
     host.parse()
         .context("the host name is no node name: set --node-name")
-}
-
-/// Makes a folder, if it is not there, and takes away from others what the mode does not give them.
-pub(crate) fn make_dir(dir: &Path, mode: u32) -> Result<()> {
-    let cannot = || {
-        format!(
-            "cannot make the folder {}: check that its disk is there, writable and not full",
-            dir.display()
-        )
-    };
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(dir)
-        .with_context(cannot)?;
-    let found = fs::metadata(dir).with_context(cannot)?.permissions().mode() & 0o777;
-    if found & !mode != 0 {
-        fs::set_permissions(dir, fs::Permissions::from_mode(mode)).with_context(cannot)?;
-    }
-    Ok(())
 }

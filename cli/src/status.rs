@@ -33,7 +33,7 @@ fn render(report: &StatusReport, all_peers: bool) -> String {
     let sections = [
         nodes::render(report),
         peers::render(report, all_peers),
-        clear::render(report),
+        clear::render(&report.in_the_clear),
         findings::render(report),
         summary::render(report),
     ];

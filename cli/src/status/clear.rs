@@ -6,7 +6,6 @@ use serde::Serialize;
 use warren_model::PathKind;
 use warren_model::status::AgentStatus;
 
-use super::report::StatusReport;
 use crate::printable::printable;
 use crate::units::first_few;
 
@@ -56,9 +55,9 @@ pub(super) fn of<'a>(agents: impl Iterator<Item = &'a AgentStatus>) -> Vec<Clear
 }
 
 /// A line for each path and reason.
-pub(super) fn render(report: &StatusReport) -> String {
+pub(super) fn render(in_the_clear: &[Clear]) -> String {
     let mut text = String::new();
-    for clear in &report.in_the_clear {
+    for clear in in_the_clear {
         let names: Vec<String> = clear
             .pairs
             .iter()
@@ -81,12 +80,12 @@ mod tests {
     #[test]
     fn a_mesh_that_is_encrypted_has_nothing_in_the_clear() {
         assert_eq!(mesh().in_the_clear, []);
-        assert_eq!(render(&mesh()), "");
+        assert_eq!(render(&mesh().in_the_clear), "");
     }
 
     #[test]
     fn each_path_in_the_clear_is_told_with_its_reason_and_who_is_concerned() {
-        insta::assert_snapshot!(render(&in_the_clear()), @r"
+        insta::assert_snapshot!(render(&in_the_clear().in_the_clear), @r"
         In the clear by configuration:
           vxlan, because the peer cannot do WireGuard and spec.fallback allows vxlan: a to c, b to c
           direct, because encryption is off and the peer is in this subnet: c to a

@@ -10,7 +10,7 @@
 //!
 //! | module | what it is about |
 //! |---|---|
-//! | `threads`, `lending` | who runs what, and who waits for the interface |
+//! | `threads`, `carrier`, `lending` | who runs what, and who waits for the interface |
 //! | `reading`, `slots`, `outbound` | frames of the interface become datagrams to peers |
 //! | `inbound` | datagrams become frames on the interface |
 //! | `mailbox`, `control` | handshakes and timers, away from the way of the packets |
@@ -21,6 +21,7 @@
 //! tables, which are never changed but replaced. Locks (a peer's endpoint, a session's window) are taken for a run of packets,
 //! not for each; only a packet that has to wait for a session is copied into memory of its own.
 
+mod carrier;
 mod configure;
 mod control;
 mod inbound;

@@ -211,6 +211,11 @@ pub(crate) fn find_directly(netlink: &mut Direct, name: &str) -> Result<Option<L
     found(netlink.get(RouteNetlinkMessage::GetLink(named(name)), &act))
 }
 
+/// Brings an interface up, on a thread of its own.
+pub(crate) fn set_up_directly(netlink: &mut Direct, name: &str) -> Result<(), NetlinkError> {
+    netlink.act(up(name), 0, &format!("set link {name} up"))
+}
+
 fn found(
     answer: Result<Option<RouteNetlinkMessage>, NetlinkError>,
 ) -> Result<Option<LinkEntry>, NetlinkError> {

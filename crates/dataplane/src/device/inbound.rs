@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 
 use super::Device;
 use super::indices::Holder;
+use super::lending::Load;
 use super::mailbox::Letter;
 use super::member::Member;
 use super::tables::Tables;
-use super::threads::Load;
 use crate::drops::DropReason;
 use crate::endpoint::Endpoint;
 use crate::ip::{self, Decapsulated};

@@ -13,6 +13,15 @@ use crate::noise::Millis;
 /// For how long there must have been little to carry before the interface is taken back, in milliseconds.
 const REST: Millis = 20;
 
+/// How much was carried at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Load {
+    /// At most one datagram.
+    Little,
+    /// More.
+    Much,
+}
+
 /// What the two threads know of each other.
 #[derive(Default)]
 pub(super) struct Lending {

@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Device;
+use super::lending::Load;
 use super::member::Member;
 use super::reading::{Arrival, ReadError, Reader};
 use super::slots::Slots;
 use super::tables::Tables;
-use super::threads::Load;
 use crate::drops::DropReason;
 use crate::endpoint::Endpoint;
 use crate::ip;

@@ -19,7 +19,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::message::messages;
-use super::netfilter::Netfilter;
+use super::netfilter::{Netfilter, next};
 
 /// `NFNLGRP_NFTABLES`, as a bit of the groups that a socket is bound to.
 const GROUP: u32 = 1 << (7 - 1);
@@ -41,11 +41,6 @@ struct State {
     /// The generation in which the whole table was as we wrote it, with pods opened and closed since.
     whole: Option<u32>,
     altered: bool,
-}
-
-/// The generation that the next transaction makes. Zero is left out.
-pub(super) fn next(generation: u32) -> u32 {
-    generation.wrapping_add(1).max(1)
 }
 
 impl Changes {

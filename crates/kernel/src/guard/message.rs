@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use warren_plan::OpenPod;
 
-use super::render::{PODS_V4, PODS_V6, TABLE};
+use super::render::TABLE;
+use super::rules::{PODS_V4, PODS_V6};
 use attributes::Attributes;
 pub(super) use reply::{Message, messages};
 pub(super) use request::{Batch, Request};

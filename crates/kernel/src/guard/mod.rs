@@ -31,7 +31,7 @@ use warren_plan::{Guard, OpenPod};
 
 use changes::Changes;
 use listing::Listing;
-use netfilter::Netfilter;
+use netfilter::{Netfilter, next};
 pub use render::COUNTERS;
 use render::render;
 
@@ -194,7 +194,7 @@ impl Table {
         }
         written?;
         let now = self.netfilter.generation().await.map_err(GuardError::Netlink)?;
-        if now == changes::next(before) {
+        if now == next(before) {
             self.changes.wrote(now);
         }
         Ok(())

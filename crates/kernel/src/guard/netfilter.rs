@@ -18,7 +18,6 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use warren_plan::OpenPod;
 
 use super::DropCounter;
-use super::changes::next;
 use super::message::{Batch, Message, Request, messages};
 use crate::netlink::{ANSWER_TIMEOUT, DUMP_ATTEMPTS};
 
@@ -43,6 +42,11 @@ pub(super) struct Netfilter {
 struct Socket {
     descriptor: OwnedFd,
     sequence: u32,
+}
+
+/// The generation that the next transaction makes. Zero is left out.
+pub(super) fn next(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
 }
 
 impl Netfilter {

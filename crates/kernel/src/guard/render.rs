@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use warren_plan::{Guard, OpenPod};
 
-use super::rules::{self, Chain};
+use super::rules::{self, Chain, PODS_V4, PODS_V6};
 
 /// The reasons to drop; each is a named counter of the table.
 ///
@@ -40,11 +40,6 @@ pub const COUNTERS: [&str; 9] = [
 
 /// The table, of family inet.
 pub(super) const TABLE: &str = "warren";
-
-/// The sets of open pods, one a family: keys are the host side of a pod's veth and the pod's address.
-pub(super) const PODS_V4: &str = "pods4";
-/// See [`PODS_V4`].
-pub(super) const PODS_V6: &str = "pods6";
 
 /// The chain that holds the table's description of itself.
 pub(super) const FINGERPRINT_CHAIN: &str = "fingerprint";

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use warren_plan::{Carrier, Clear, Guard};
 
-use super::render::{PODS_V4, PODS_V6};
+/// The sets of open pods, one a family: keys are the host side of a pod's veth and the pod's address.
+pub(super) const PODS_V4: &str = "pods4";
+/// See [`PODS_V4`].
+pub(super) const PODS_V6: &str = "pods6";
 
 /// Each carrier in the clear, and what matches its interface.
 const CARRIERS: [(Carrier, &str); 3] = [

@@ -92,7 +92,7 @@ fn finish(node: &mut Direct, link: &PodLink, namespace: &Namespace) -> Result<()
             other => other?,
         }
     }
-    set_up(node, &link.host_name)?;
+    links::set_up_directly(node, &link.host_name)?;
 
     namespace.enter()?;
     let mut pod = Direct::open()?;
@@ -107,11 +107,6 @@ fn finish(node: &mut Direct, link: &PodLink, namespace: &Namespace) -> Result<()
         wait_until(&act, || routes::is_local(&mut pod, *address))?;
     }
     Ok(())
-}
-
-/// Brings an interface up.
-pub(super) fn set_up(netlink: &mut Direct, name: &str) -> Result<(), NetlinkError> {
-    netlink.act(links::up(name), 0, &format!("set link {name} up"))
 }
 
 /// Waits until an interface that is up carries packets. The kernel gives the end of a veth that came up first its queue only

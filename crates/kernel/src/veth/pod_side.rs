@@ -8,7 +8,6 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
-use super::make::set_up;
 use super::{HOST_MAC, PodLink, VethError};
 use crate::direct::Direct;
 use crate::family::family;
@@ -37,8 +36,8 @@ pub(super) fn configure(inside: &mut Direct, link: &PodLink) -> Result<(), VethE
     if link.addresses.iter().any(IpAddr::is_ipv6) {
         settle_ipv6(&link.if_name)?;
     }
-    set_up(inside, "lo")?;
-    set_up(inside, &link.if_name)?;
+    links::set_up_directly(inside, "lo")?;
+    links::set_up_directly(inside, &link.if_name)?;
     let act = format!("show link {} in the pod", link.if_name);
     let pod_side = links::find_directly(inside, &link.if_name)?.ok_or_else(|| NetlinkError::NoLink {
         act,

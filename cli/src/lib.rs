@@ -1,7 +1,8 @@
 //! The operator's command: `warren`, or as a plugin of kubectl `kubectl warren`.
 //!
 //! Floor 5. It changes nothing but what `uninstall-node` removes and, for `keys rotate`, the Mesh's epoch; all it shows is what agents answer on `/status` and
-//! `/plan`, reached through the API server's node proxy or, on the node itself, through the agent's Unix socket.
+//! `/plan`, reached through the API server's node proxy or, on the node itself, through the agent's Unix socket; and what the policies
+//! in the API mean.
 //!
 //! | module | what it is about |
 //! |---|---|
@@ -11,6 +12,7 @@
 //! | `status` | `warren status`: the mesh as all agents see it |
 //! | `plan` | `warren plan`: what agents would change now |
 //! | `keys` | `warren keys`: the mesh's keys, and rotating them |
+//! | `policy` | `warren policy`: what network policy means for a connection and a pod |
 //! | `doctor` | `warren doctor`: what is wrong on this node, and what to do about it |
 //! | `uninstall` | `warren uninstall-node` |
 //! | `outcome` | exit status and standard output |
@@ -24,6 +26,7 @@ mod keys;
 mod node_proxy;
 mod outcome;
 mod plan;
+mod policy;
 mod printable;
 mod status;
 mod survey;
@@ -80,6 +83,7 @@ fn execute(command: Command) -> anyhow::Result<Outcome> {
         Command::Status(arguments) => in_runtime(status::status(arguments)),
         Command::Plan(arguments) => in_runtime(plan::plan(arguments)),
         Command::Keys(command) => in_runtime(keys::keys(command)),
+        Command::Policy(command) => in_runtime(policy::policy(command)),
         Command::Doctor(arguments) => in_runtime(doctor::doctor(arguments)),
         Command::UninstallNode(arguments) => in_runtime(uninstall::uninstall(arguments)),
         Command::Completions { shell } => {

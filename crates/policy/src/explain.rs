@@ -1,6 +1,7 @@
 //! A verdict in words, with what would have to change for the other one.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use thiserror::Error;
 use warren_model::{Family, PodName};
@@ -39,31 +40,46 @@ pub enum ExplainError {
         pod: PodName,
     },
     /// Nothing can flow between them.
-    #[error("pods {from} and {to} have no addresses of one family")]
+    #[error("{from} and {to} have no addresses of one family")]
     NoCommonFamily {
         /// The one.
-        from: PodName,
+        from: Peer,
         /// The other.
-        to: PodName,
+        to: Peer,
     },
 }
 
-/// Explains connections from a pod to another's port: one explanation for each family that both have.
-pub fn explain_pods(
+/// One side of a connection that is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// A pod, by each family that it has.
+    Pod(PodName),
+    /// Whoever has this address.
+    Address(IpAddr),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(name) => write!(f, "pod {name}"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Explains connections from one peer to another's port: one explanation for each family that both have.
+pub fn explain_between(
     rules: &RuleSet,
-    from: &PodName,
-    to: &PodName,
+    from: &Peer,
+    to: &Peer,
     protocol: Protocol,
     port: u16,
 ) -> Result<Vec<Explanation>, ExplainError> {
-    let (source, destination) = (pod(rules, from)?, pod(rules, to)?);
+    let (sources, destinations) = (addresses(rules, from)?, addresses(rules, to)?);
     let mut explanations = Vec::new();
     for family in [Family::V4, Family::V6] {
-        let of = |endpoint: &Endpoint| {
-            let mut addresses = endpoint.addresses.iter().copied();
-            addresses.find(|address| Family::of(*address) == family)
-        };
-        if let (Some(source), Some(destination)) = (of(source), of(destination)) {
+        let of = |addresses: &[IpAddr]| addresses.iter().copied().find(|it| Family::of(*it) == family);
+        if let (Some(source), Some(destination)) = (of(&sources), of(&destinations)) {
             explanations.push(explain(
                 rules,
                 &Flow::to_port(source, destination, protocol, port),
@@ -79,7 +95,18 @@ pub fn explain_pods(
     Ok(explanations)
 }
 
-fn pod<'r>(rules: &'r RuleSet, name: &PodName) -> Result<&'r Endpoint, ExplainError> {
+fn addresses(rules: &RuleSet, peer: &Peer) -> Result<Vec<IpAddr>, ExplainError> {
+    match peer {
+        Peer::Pod(name) => pod(rules, name).map(|endpoint| endpoint.addresses.clone()),
+        Peer::Address(address) => Ok(vec![*address]),
+    }
+}
+
+/// The endpoint of a pod.
+///
+/// # Errors
+/// [`ExplainError::NoSuchPod`]: policy does not speak of it.
+pub fn pod<'r>(rules: &'r RuleSet, name: &PodName) -> Result<&'r Endpoint, ExplainError> {
     let wanted = EndpointName::Pod(name.clone());
     let found = rules.endpoints.iter().find(|endpoint| endpoint.name == wanted);
     found.ok_or_else(|| ExplainError::NoSuchPod { pod: name.clone() })

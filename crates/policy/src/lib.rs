@@ -47,7 +47,7 @@ pub mod words;
 pub use change::Change;
 pub use cluster::{Cluster, HostEndpoint, Interface, NamedPort, Namespace, NetworkSet, Pod};
 pub use compile::{Compiler, Input, Reach, compile};
-pub use explain::{ExplainError, Explanation, explain, explain_pods};
+pub use explain::{ExplainError, Explanation, Peer, explain, explain_between};
 pub use flow::Flow;
 pub use invalid::{Invalid, OnInvalid, Problem};
 pub use labels::Labels;

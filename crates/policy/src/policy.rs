@@ -81,6 +81,11 @@ impl Order {
     pub fn new(order: f64) -> Option<Self> {
         order.is_finite().then_some(Self(order))
     }
+
+    /// The number; `None` for a place that has none.
+    pub fn number(self) -> Option<f64> {
+        self.0.is_finite().then_some(self.0)
+    }
 }
 
 impl PartialEq for Order {

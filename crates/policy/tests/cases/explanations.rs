@@ -2,8 +2,8 @@
 
 use warren_model::PodName;
 use warren_policy::{
-    Change, Direction, ExplainError, Explanation, Flow, Input, Protocol, compile, explain, explain_pods,
-    words,
+    Change, Direction, ExplainError, Explanation, Flow, Input, Peer, Protocol, compile, explain,
+    explain_between, words,
 };
 
 use crate::world::{World, ip};
@@ -16,9 +16,13 @@ fn name(pod: &str) -> PodName {
     }
 }
 
+fn peer(pod: &str) -> Peer {
+    Peer::Pod(name(pod))
+}
+
 /// Over IPv4.
 fn explained(world: &World, from: &str, to: &str, port: u16) -> Explanation {
-    let both = explain_pods(&world.rules(), &name(from), &name(to), Protocol::TCP, port);
+    let both = explain_between(&world.rules(), &peer(from), &peer(to), Protocol::TCP, port);
     both.expect("both pods are there").remove(0)
 }
 
@@ -161,7 +165,7 @@ fn pods_that_no_policy_speaks_of_are_named() {
     world.pod("y/c").addresses.remove(1);
     let rules = world.rules();
     let asked =
-        |from, to| explain_pods(&rules, &name(from), &name(to), Protocol::TCP, 80).map(|all| all.len());
+        |from, to| explain_between(&rules, &peer(from), &peer(to), Protocol::TCP, 80).map(|all| all.len());
     assert_eq!(asked("x/a", "y/a"), Ok(2));
     assert_eq!(asked("x/a", "y/c"), Ok(1));
     for gone in ["x/b", "x/nobody"] {
@@ -171,10 +175,17 @@ fn pods_that_no_policy_speaks_of_are_named() {
         );
     }
     let apart = ExplainError::NoCommonFamily {
-        from: name("x/c"),
-        to: name("y/c"),
+        from: peer("x/c"),
+        to: peer("y/c"),
     };
     assert_eq!(asked("x/c", "y/c"), Err(apart));
+    let outside = Peer::Address(ip("2001:db8::7"));
+    let asked = |from: &Peer, to: &Peer| {
+        explain_between(&rules, from, to, Protocol::TCP, 80).map(|all| all[0].flow.source)
+    };
+    let pod = peer("x/a");
+    assert_eq!(asked(&outside, &pod), Ok(ip("2001:db8::7")));
+    assert_eq!(asked(&pod, &outside), Ok(ip("fd00:0::1")));
 }
 
 #[test]

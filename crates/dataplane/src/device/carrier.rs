@@ -1,43 +1,47 @@
 //! Both ways at once.
 
 use std::io;
-use std::net::UdpSocket;
-use std::os::fd::AsFd;
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::sync::Arc;
 
 use super::Device;
 use super::inbound::Inbound;
 use super::lending::Load;
 use super::outbound::Outbound;
-use crate::udp::{Family, Sockets};
+use super::waiting::{Ready, Waiting};
+use crate::noise::Millis;
+
+/// Frames in a millisecond that are much, although they come one by one. Whoever waits for an answer before it asks again
+/// stays below.
+const MANY: u32 = 64;
 
 /// The work of the thread that carries packets both ways, and lends the interface (see [`super::lending`]).
 pub(super) struct Carrier<'d> {
     device: &'d Device,
+    waiting: Waiting<'d>,
     inbound: Inbound<'d>,
     outbound: Outbound<'d>,
     /// Whether the second thread has the interface.
     lent: bool,
+    /// How many frames there were in this millisecond.
+    frames: (Millis, u32),
 }
 
 impl<'d> Carrier<'d> {
-    pub(super) fn new(device: &'d Device) -> Self {
-        Self {
+    pub(super) fn new(device: &'d Device) -> io::Result<Self> {
+        Ok(Self {
             device,
+            waiting: Waiting::new(&device.tun, device.sockets.load_full())?,
             inbound: Inbound::new(device),
             outbound: Outbound::new(device),
             lent: false,
-        }
+            frames: (0, 0),
+        })
     }
 
     /// Carries packets until the interface is gone. Gives the error that said so.
     pub(super) fn carry(&mut self) -> io::Error {
         loop {
-            // Whoever replaces them ends the wait for the old ones.
-            let sockets = self.device.sockets.load_full();
-            if let Err(error) = self.carry_what_comes(&sockets) {
+            if let Err(error) = self.carry_what_comes() {
                 return error;
             }
         }
@@ -47,63 +51,70 @@ impl<'d> Carrier<'d> {
     ///
     /// # Errors
     /// The interface is gone.
-    fn carry_what_comes(&mut self, sockets: &Sockets) -> io::Result<()> {
-        let mut load = Load::Little;
-        for socket in self.wait(sockets)?.into_iter().flatten() {
-            load = load.max(self.take_in(socket));
+    fn carry_what_comes(&mut self) -> io::Result<()> {
+        // Whoever replaces sockets ends the wait for the old ones.
+        let sockets = self.device.sockets.load();
+        if !Arc::ptr_eq(&sockets, self.waiting.sockets()) {
+            self.waiting.replace(Arc::clone(&sockets))?;
         }
-        let device = self.device;
-        if self.lent && load == Load::Little && device.lending.has_rested(device.now()) {
-            device.lending.take_back();
-            self.lent = false;
+        drop(sockets);
+        let ready = self.waiting.wait()?;
+        let mut load = self.carry_datagrams(ready);
+        let rested = || load == Load::Little && self.device.lending.has_rested(self.device.now());
+        // Of a lent interface only its end is told.
+        if self.lent && (ready.frames || rested()) {
+            self.device.lending.take_back();
+            self.lend(false)?;
         }
         if !self.lent {
-            // Not only when there was a frame before: datagrams may have been answered by now.
-            load = load.max(self.outbound.carry_batch()?.load);
+            // Not only when a frame has woken us: datagrams may have been answered by now.
+            load = load.max(self.carry_frame()?);
         }
         if load == Load::Much {
-            device.lending.note_much(device.now());
+            self.device.lending.note_much(self.device.now());
             if !self.lent {
-                device.lending.lend();
-                self.lent = true;
+                self.lend(true)?;
+                self.device.lending.lend();
             }
         }
         Ok(())
     }
 
-    /// Waits for datagrams, and for frames unless the interface is lent. Gives the sockets that have datagrams.
-    fn wait<'s>(&self, sockets: &'s Sockets) -> io::Result<[Option<&'s UdpSocket>; 2]> {
-        // Stands for a socket that there is not, too: of what is not asked for nothing is told.
-        let interface = |events| PollFd::new(self.device.tun.as_fd(), events);
-        let sockets = [Family::V4, Family::V6].map(|family| sockets.of(family));
-        let [v4, v6] = sockets.map(|socket| {
-            socket.map_or_else(
-                || interface(PollFlags::empty()),
-                |socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN),
-            )
-        });
-        let frames = if self.lent {
-            PollFlags::empty()
-        } else {
-            PollFlags::POLLIN
-        };
-        let mut waiting = [v4, v6, interface(frames)];
-        match poll(&mut waiting, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+    /// Carries what has come from peers.
+    fn carry_datagrams(&mut self, ready: Ready) -> Load {
+        let mut load = Load::Little;
+        for socket in self.waiting.with_datagrams(ready) {
+            match self.inbound.carry_messages(socket) {
+                Ok(now) => load = load.max(now),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // It reports on a datagram sent earlier (ICMP), which is not our affair; the next call receives.
+                Err(error) => tracing::trace!(%error, "receiving"),
+            }
         }
-        let [v4, v6, _] = waiting.map(|it| it.any() == Some(true));
-        Ok([sockets[0].filter(|_| v4), sockets[1].filter(|_| v6)])
+        load
     }
 
-    /// Carries datagrams of a socket to the interface.
-    fn take_in(&mut self, socket: &UdpSocket) -> Load {
-        self.inbound.carry_messages(socket).unwrap_or_else(|error| {
-            // It may report on a datagram sent earlier (ICMP), which is not our affair; the next call receives.
-            if error.kind() != io::ErrorKind::WouldBlock {
-                tracing::trace!(%error, "receiving");
-            }
-            Load::Little
+    /// Carries one frame of the interface, if there is one. Whether there are more is not asked: the next wait tells, and where
+    /// there are none the answer to this one comes sooner.
+    fn carry_frame(&mut self) -> io::Result<Load> {
+        let carried = self.outbound.carry_batch(1)?;
+        if carried.dry {
+            return Ok(carried.load);
+        }
+        let now = self.device.now();
+        if self.frames.0 != now {
+            self.frames = (now, 0);
+        }
+        self.frames.1 += 1;
+        Ok(if self.frames.1 > MANY {
+            Load::Much
+        } else {
+            carried.load
         })
+    }
+
+    fn lend(&mut self, lent: bool) -> io::Result<()> {
+        self.lent = lent;
+        self.waiting.set_frames(!lent)
     }
 }

@@ -107,7 +107,7 @@ impl<'d> Outbound<'d> {
                 tracing::debug!(%error, "waiting for the interface");
             }
             while let Some(_turn) = device.lending.turn() {
-                match self.carry_batch() {
+                match self.carry_batch(usize::MAX) {
                     Ok(batch) => {
                         if batch.load == Load::Much {
                             device.lending.note_much(device.now());
@@ -122,19 +122,22 @@ impl<'d> Outbound<'d> {
         }
     }
 
-    /// Carries one batch of what waits in the interface. One caller at a time.
+    /// Carries one batch of what waits in the interface, at most so many frames. One caller at a time.
     ///
     /// # Errors
     /// The interface is gone.
-    pub(super) fn carry_batch(&mut self) -> io::Result<Carried> {
+    pub(super) fn carry_batch(&mut self, frames: usize) -> io::Result<Carried> {
         let mut scene: Option<Scene> = None;
         let mut carried = Carried {
             load: Load::Little,
             dry: false,
         };
-        while self.datagrams.is_empty()
-            || self.datagrams.len() + self.reader.slots_wanted() <= self.slots.count()
-        {
+        for _ in 0..frames {
+            if !self.datagrams.is_empty()
+                && self.datagrams.len() + self.reader.slots_wanted() > self.slots.count()
+            {
+                break;
+            }
             match self
                 .reader
                 .read(&self.device.tun, &mut self.slots, self.datagrams.len())

@@ -17,7 +17,8 @@ pub(crate) fn start(device: &Arc<Device>, gone: io::PipeWriter) -> io::Result<()
     let gone = Arc::new(gone);
     let tell = Arc::clone(&gone);
     spawn("wg-carrier", device, move |device| {
-        tell_the_end(&tell, &Carrier::new(device).carry());
+        let end = Carrier::new(device).map_or_else(|error| error, |mut carrier| carrier.carry());
+        tell_the_end(&tell, &end);
     })?;
     spawn("wg-outbound", device, move |device| {
         tell_the_end(&gone, &Outbound::new(device).carry_frames());
@@ -33,7 +34,8 @@ fn spawn(name: &str, device: &Arc<Device>, run: impl FnOnce(&Device) + Send + 's
         .map(drop)
 }
 
-/// Tells that the interface is gone. The thread that waits for frames learns of it.
+/// Tells that no more packets are carried, nearly always because the interface is gone. The thread that waits for frames
+/// learns of that.
 fn tell_the_end(mut gone: &io::PipeWriter, error: &io::Error) {
     tracing::info!(%error, "the interface is gone");
     if let Err(error) = gone.write_all(&[1]) {

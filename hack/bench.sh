@@ -6,6 +6,7 @@
 #   join       from a node's annotation to the first packet, 10 nodes
 #   idle       60 s of a mesh of 3 nodes where nothing happens
 #   switch     packets lost while encryption, overlay, fallback and MTU are changed, 4 nodes
+#   rotation   packets lost while keys are rotated, and how long that takes, 5 nodes
 #   policy     compiling 1,000 policies for 10,000 pods; no kernel is involved yet
 #   dataplane  warren-wg beside wireguard-go, gotatun, boringtun-cli (hack/peers.sh gets them) and no tunnel
 #
@@ -50,12 +51,12 @@ main() {
             shift
             ;;
         --quick) part+=("$1") ;;
-        cni | plan | join | idle | switch | policy | dataplane) name=$1 ;;
+        cni | plan | join | idle | switch | rotation | policy | dataplane) name=$1 ;;
         *) die "unknown argument '$1': see hack/bench.sh --help" ;;
         esac
         shift
     done
-    [ -n "$name" ] || die "name a benchmark: cni, plan, join, idle, switch, policy or dataplane"
+    [ -n "$name" ] || die "name a benchmark: cni, plan, join, idle, switch, rotation, policy or dataplane"
     [ "$name" = dataplane ] || [ ${#part[@]} -eq 0 ] || die "${part[0]} is for dataplane only"
 
     hack/setup.sh demo

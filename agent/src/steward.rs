@@ -1,4 +1,5 @@
-//! Reporting for the whole mesh: on the one agent that is elected, the status of the Mesh and an Event for each refusal.
+//! Reporting for the whole mesh: on the one agent that is elected, the status of the Mesh and an Event for each refusal. The status
+//! is also where a rotation of keys by schedule begins.
 //!
 //! What is decided when is the business of [`warren_cluster::election`]; this carries it out. An ex-steward that has not
 //! noticed yet does no harm: its status is bound to a version of the Mesh that is no more, and its Events exist already.
@@ -18,9 +19,11 @@ use warren_cluster::election::{Act, Election};
 use warren_cluster::lease::{LeaseError, StewardLease, read, sign};
 use warren_cluster::mesh_resource::MeshStatus;
 use warren_cluster::mesh_status::{mesh_status, needs_write, place, write_status};
+use warren_cluster::schedule::scheduled;
 use warren_cluster::{HealthReader, ObservedMesh, WriteError};
-use warren_model::NodeName;
+use warren_model::schedule::Scheduled;
 use warren_model::status::StewardStatus;
+use warren_model::{Epoch, NodeName};
 use warren_telemetry::Drain;
 
 use self::findings::Findings;
@@ -31,6 +34,9 @@ use crate::view::View;
 
 /// How long the watch is given to show a status that was written, before it is written again.
 const SHOWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the holder is given to begin a rotation that is due by schedule, seconds.
+const HOLDERS_TURN: i64 = 60;
 
 /// What it is made from.
 #[derive(Debug)]
@@ -104,7 +110,7 @@ impl Steward {
 
     /// Does what is due and can be done now; returns when to come again if nothing changes before.
     async fn report(&mut self, view: &View) -> Option<Duration> {
-        let findings = Findings::of(view)?;
+        let findings = Findings::of(view, unix_time())?;
         let place = place(&view.snapshot, &self.config.node);
         self.teller.forget_all_but(&findings);
         loop {
@@ -141,8 +147,25 @@ impl Steward {
         if is_on_its_way || self.status_pause.over(now).is_some() {
             return None;
         }
-        let status = mesh_status(&view.snapshot, &findings.of_nodes(), unix_time());
+        let mut status = mesh_status(&view.snapshot, &findings.of_nodes(), unix_time());
+        if let Some(epoch) = self.due_rotation(view) {
+            status.scheduled_epoch = Some(i64::from(epoch.number()));
+        }
         needs_write(mesh, &status).then_some(status)
+    }
+
+    /// The epoch to rotate to, where that is due by schedule. Bound to the version of the Mesh that was seen, as all of the status, it
+    /// is begun once. Others than the holder wait for it, with clocks that may be ahead of its.
+    fn due_rotation(&self, view: &View) -> Option<Epoch> {
+        let patience = if self.election.is_holder() {
+            0
+        } else {
+            HOLDERS_TURN
+        };
+        match scheduled(&view.snapshot, unix_time().saturating_sub(patience)) {
+            Scheduled::Now(epoch) => Some(epoch),
+            Scheduled::Nothing | Scheduled::At(_) | Scheduled::PutOff(..) => None,
+        }
     }
 
     /// Whether the Lease does not say of every refusal that its holder has it in hand. Of another holder only what it must
@@ -237,6 +260,13 @@ impl Steward {
         let now = self.started.elapsed();
         match result {
             Ok(()) => {
+                let before = mesh.status.as_ref().and_then(|status| status.scheduled_epoch);
+                if let Some(epoch) = status
+                    .scheduled_epoch
+                    .filter(|_| status.scheduled_epoch != before)
+                {
+                    tracing::info!(epoch, "a rotation of keys begins, by schedule");
+                }
                 self.config.metrics.status_written();
                 self.status_pause.end();
                 self.written = Some((mesh.version.clone(), now));

@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 
 use warren_cluster::Snapshot;
-use warren_cluster::events::Finding;
+use warren_cluster::events::{Finding, ROTATION_BEGUN, ROTATION_PUT_OFF};
+use warren_cluster::schedule::notice;
 use warren_model::Refusal;
 
 use crate::view::View;
 
-/// Refusals that depend on the node which refuses: another need not see them.
-const SEEN_BY_SOME: [&str; 3] = ["mtu-below-ipv6", "no-common-family", "rotation-not-available"];
+/// What depends on the node that finds it, or on its clock: another need not see it.
+const SEEN_BY_SOME: [&str; 4] = [
+    "mtu-below-ipv6",
+    "no-common-family",
+    ROTATION_BEGUN,
+    ROTATION_PUT_OFF,
+];
 
 /// The refusals of objects that exist.
 #[derive(Debug, Default)]
@@ -22,9 +28,11 @@ pub(super) struct Findings {
 
 impl Findings {
     /// Those of a pass; `None` while the watches are not in sync.
-    pub(super) fn of(view: &View) -> Option<Self> {
+    pub(super) fn of(view: &View, now: i64) -> Option<Self> {
         let desired = view.desired.as_ref()?;
-        Some(Self::among(&view.snapshot, &desired.refusals))
+        let told = notice(&view.snapshot, now);
+        let all: Vec<Refusal> = desired.refusals.iter().cloned().chain(told).collect();
+        Some(Self::among(&view.snapshot, &all))
     }
 
     fn among(snapshot: &Snapshot, refusals: &[Refusal]) -> Self {
@@ -159,6 +167,6 @@ mod tests {
 
     #[test]
     fn nothing_is_reported_before_the_watches_are_in_sync() {
-        assert!(Findings::of(&View::default()).is_none());
+        assert!(Findings::of(&View::default(), 0).is_none());
     }
 }

@@ -104,9 +104,13 @@ async fn raise(
         .await
         .map_err(|error| refused("read", &error))?;
     let asked_for = match &found {
-        Some(mesh) => serde_json::to_value(&mesh.spec)?["keys"]["epoch"]
-            .as_u64()
-            .unwrap_or(1),
+        Some(mesh) => {
+            let spec = serde_json::to_value(&mesh.spec)?["keys"]["epoch"].as_u64();
+            // A schedule goes on in the status. Its rotation may be under way.
+            let scheduled = mesh.status.as_ref().and_then(|status| status.scheduled_epoch);
+            let scheduled = scheduled.and_then(|epoch| u64::try_from(epoch).ok());
+            spec.max(scheduled).unwrap_or(1)
+        }
         None => 1,
     };
     // A Mesh that was deleted and made anew has forgotten how far the nodes are. One node's absurd claim counts no more than

@@ -30,6 +30,15 @@ const LONGEST_MESSAGE: usize = 1024;
 /// Longest name that an object has, so that a dot and a hash go behind it.
 const LONGEST_NAME: usize = 253 - 17;
 
+/// What is no refusal but only told, by its code.
+const NOTICES: [&str; 2] = [ROTATION_BEGUN, ROTATION_PUT_OFF];
+
+/// The code of what tells that a rotation by schedule has begun.
+pub const ROTATION_BEGUN: &str = "rotation-begun";
+
+/// The code of what tells that one is due and has not begun.
+pub const ROTATION_PUT_OFF: &str = "rotation-put-off";
+
 /// What became of an Event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posted {
@@ -49,7 +58,7 @@ impl Posted {
     }
 }
 
-/// A refusal of an object that exists.
+/// A refusal of an object that exists, or something else that is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// What is refused and why.
@@ -89,7 +98,7 @@ pub fn event(finding: &Finding, node: &NodeName, now: i64) -> Option<Event> {
         involved_object: object,
         reason: Some(reason),
         message: Some(message),
-        type_: Some("Warning".to_owned()),
+        type_: Some(kind(&refusal.code).to_owned()),
         count: Some(1),
         first_timestamp: at.clone(),
         last_timestamp: at,
@@ -114,6 +123,14 @@ pub async fn post(client: &Client, event: &Event) -> Result<Posted, WriteError> 
             let name = event.metadata.name.as_deref().unwrap_or_default();
             Err(WriteError::new(format!("Event/{namespace}/{name}"), &error))
         }
+    }
+}
+
+fn kind(code: &str) -> &'static str {
+    if NOTICES.contains(&code) {
+        "Normal"
+    } else {
+        "Warning"
     }
 }
 
@@ -250,6 +267,20 @@ mod tests {
         let event = of(&finding(&format!("Node/{}", "n".repeat(253)), "x", &long));
         assert_eq!(event.metadata.name.unwrap().len(), 253);
         assert_eq!(event.message.unwrap().len(), 1024);
+    }
+
+    #[test]
+    fn what_is_only_told_is_no_warning() {
+        for (code, kind) in [
+            (ROTATION_BEGUN, "Normal"),
+            (ROTATION_PUT_OFF, "Normal"),
+            ("invalid-mesh-field", "Warning"),
+        ] {
+            assert_eq!(
+                of(&finding("Mesh/default", code, "y")).type_.as_deref(),
+                Some(kind)
+            );
+        }
     }
 
     #[tokio::test]

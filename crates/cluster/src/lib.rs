@@ -13,6 +13,7 @@
 //! | [`policy`] | network policy: its kinds and their decoding |
 //! | [`publish`] | the own node's annotation |
 //! | [`mesh_status`] | what the Mesh's status says, and the write |
+//! | [`schedule`] | rotations of keys by schedule, as that status has them |
 //! | [`election`], [`lease`] | which agent reports for the mesh: the decisions, and the Lease they are about |
 //! | [`events`], [`pace`] | refusals as Kubernetes Events, and how many |
 //! | [`write`](mod@write), [`api_error`] | what can go wrong with a write, and what the server meant |
@@ -35,6 +36,7 @@ pub mod mesh_status;
 pub mod pace;
 pub mod policy;
 pub mod publish;
+pub mod schedule;
 pub mod snapshot;
 pub mod watch;
 pub mod watch_health;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use kube::api::DynamicObject;
 use serde_json::Value;
-use warren_model::mesh::MESH_NAME;
-use warren_model::{Mesh, Refusal};
+use warren_model::mesh::{Keys, MESH_NAME};
+use warren_model::{Epoch, Mesh, Refusal};
 
 use crate::mesh_decode::{FieldError, decode_spec};
 use crate::mesh_resource::MeshStatus;
@@ -46,6 +46,8 @@ pub struct MeshInForce {
     mesh: Mesh,
     /// The object whose spec `mesh` is; `None`: `mesh` is the defaults.
     uid: Option<String>,
+    /// The epoch that its spec asks for.
+    asked_for: Option<Epoch>,
     problems: Vec<String>,
 }
 
@@ -72,8 +74,10 @@ impl MeshInForce {
         self.problems.clear();
         match decode_spec(&object.spec).and_then(|mesh| self.not_backwards(object, mesh)) {
             Ok(mesh) => {
+                self.asked_for = Some(mesh.keys.epoch);
                 self.mesh = Mesh {
                     generation: object.generation,
+                    keys: self.with_schedule(object, mesh.keys),
                     ..mesh
                 };
                 self.uid = Some(object.uid.clone());
@@ -88,7 +92,7 @@ impl MeshInForce {
 
     /// Epochs of one object never decrease: nodes have destroyed the older keys.
     fn not_backwards(&self, object: &MeshObject, mesh: Mesh) -> Result<Mesh, Vec<FieldError>> {
-        let held = self.mesh.keys.epoch;
+        let held = self.asked_for.unwrap_or(Epoch::FIRST);
         if self.uid.as_ref() == Some(&object.uid) && mesh.keys.epoch < held {
             return Err(vec![FieldError {
                 field: "spec.keys.epoch",
@@ -99,6 +103,25 @@ impl MeshInForce {
             }]);
         }
         Ok(mesh)
+    }
+
+    /// What the spec says of keys, and the schedule, if that has gone on from there. A rotation that this process has seen begin is
+    /// not called off where the schedule is, in its midst.
+    fn with_schedule(&self, object: &MeshObject, keys: Keys) -> Keys {
+        let scheduled = object.status.as_ref().and_then(|status| status.scheduled_epoch);
+        let scheduled = scheduled
+            .filter(|_| keys.rotation_interval.is_some())
+            .and_then(|epoch| Epoch::new(u32::try_from(epoch).ok()?));
+        let held = Some(self.mesh.keys.epoch).filter(|_| self.uid.as_ref() == Some(&object.uid));
+        match scheduled.max(held) {
+            Some(later) if later > keys.epoch => Keys {
+                epoch: later,
+                // A schedule renews every node's.
+                nodes: Vec::new(),
+                ..keys
+            },
+            Some(_) | None => keys,
+        }
     }
 
     fn invalid(&self, error: &FieldError) -> Refusal {
@@ -227,6 +250,52 @@ mod tests {
         assert_eq!(force.update(&epoch("u", 6)), []);
         assert_eq!(force.update(&epoch("new", 1)), [], "another object begins anew");
         assert_eq!(force.mesh().keys.epoch.number(), 1);
+    }
+
+    #[test]
+    fn a_schedule_goes_on_from_the_spec_and_renews_all_keys_and_an_operator_from_the_schedule() {
+        let object = |keys: Value, scheduled: Option<i64>| {
+            let mut all = objects(&[("default", "u", json!({ "keys": keys }))]);
+            let status = MeshStatus {
+                scheduled_epoch: scheduled,
+                ..MeshStatus::default()
+            };
+            all.get_mut("default").unwrap().status = Some(status);
+            all
+        };
+        let keys = |epoch: u32, interval: bool| match interval {
+            true => json!({"epoch": epoch, "nodes": ["a"], "rotationInterval": "1h"}),
+            false => json!({"epoch": epoch, "nodes": ["a"]}),
+        };
+        let now = |force: &MeshInForce| (force.mesh().keys.epoch.number(), force.mesh().keys.nodes.len());
+        let mut force = MeshInForce::default();
+        for (keys, scheduled, expected, why) in [
+            (
+                keys(2, false),
+                Some(7),
+                (2, 1),
+                "without an interval there is no schedule",
+            ),
+            (keys(2, true), None, (2, 1), "nothing has been rotated by it"),
+            (keys(2, true), Some(3), (3, 0), "the schedule has gone on"),
+            (
+                keys(2, false),
+                Some(3),
+                (3, 0),
+                "called off in the midst of a rotation",
+            ),
+            (keys(2, true), Some(-1), (3, 0), "no epoch"),
+            (keys(4, true), Some(3), (4, 1), "the operator has gone on"),
+        ] {
+            assert_eq!(force.update(&object(keys, scheduled)), [], "{why}");
+            assert_eq!(now(&force), expected, "{why}");
+        }
+        let refusals = force.update(&object(keys(3, true), Some(3)));
+        assert!(
+            refusals[0].message.contains("went from 4 to 3"),
+            "{}",
+            refusals[0].message
+        );
     }
 
     #[test]

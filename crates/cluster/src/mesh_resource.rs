@@ -7,7 +7,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceColumnDefinition, CustomResourceDefinition, JSON, JSONSchemaProps, ValidationRule,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -195,7 +195,8 @@ pub struct KeysSpec {
     #[schemars(length(max = 5000), inner(length(min = 1, max = 253)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub nodes: Vec<String>,
-    /// How often keys are rotated by schedule, as hours, minutes and seconds (`720h`), 1h or more; absent: never.
+    /// How often keys are rotated by schedule, as hours, minutes and seconds (`720h`), 1h or more; absent: never. Each time
+    /// up to a tenth of it later, and only once the rotation before is finished. Counted from the last rotation, by schedule or not.
     // No default of "": servers as old as 1.20, built with a newer Go, take an empty string for null and refuse it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
@@ -251,6 +252,13 @@ pub struct MeshStatus {
     /// The newest epoch that every reporting node has settled in; absent while none reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled: Option<i64>,
+    /// Since when the Mesh asks for `epoch`, as far as the agents have seen. `spec.keys.rotationInterval` counts from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch_since: Option<Time>,
+    /// The epoch of the last rotation that was begun by schedule. Where it is later than `spec.keys.epoch` and
+    /// `spec.keys.rotationInterval` is set, it counts instead: the spec is the operator's, and no agent writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduled_epoch: Option<i64>,
     /// `Accepted`, `Ready` and `Settled`.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -12,6 +12,7 @@ use warren_model::mesh::MESH_NAME;
 use warren_model::{Epoch, Node, NodeName, Refusal};
 
 use crate::mesh_resource::{GROUP, Mesh, MeshStatus, VERSION};
+use crate::schedule::since;
 use crate::snapshot::{ObservedMesh, Snapshot};
 use crate::write::{FIELD_MANAGER, WriteError};
 
@@ -52,6 +53,8 @@ pub fn mesh_status(snapshot: &Snapshot, refused: &[Refusal], now: i64) -> MeshSt
         nodes: count(counted.len()),
         ready: count(ready),
         epoch: i64::from(epoch.number()),
+        epoch_since: Some(since(snapshot, now).unwrap_or_else(|| at(now))),
+        scheduled_epoch: old.and_then(|old| old.status.as_ref()?.scheduled_epoch),
         settled: lowest.map(|epoch| i64::from(epoch.number())),
         conditions: conditions.map(|verdict| verdict.into_condition(old, now)).into(),
     }

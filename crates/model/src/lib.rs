@@ -14,6 +14,7 @@
 //! | [`accord`] | how far a node has come with the paths that the mesh asks for |
 //! | [`announcement`] | what a node publishes about itself, as the annotation `warren-mesh.io/wireguard` |
 //! | [`node`], [`pod`], [`mesh`] | the three kinds of API object an agent acts on |
+//! | [`schedule`] | when keys are rotated by schedule |
 //! | [`refusal`] | one object that is not acted on, and why |
 //! | [`status`] | what an agent answers when asked how it is; read by `warren status` |
 
@@ -29,6 +30,7 @@ pub mod node;
 pub mod path;
 pub mod pod;
 pub mod refusal;
+pub mod schedule;
 pub mod status;
 
 pub use accord::{Accord, Progress};

@@ -9,6 +9,7 @@
 //! | `idle` | what a mesh does when there is nothing to do |
 //! | `policy` | compiling the policies of a large cluster |
 //! | `switch` | what is lost while the paths between nodes are changed |
+//! | `rotation` | what is lost while keys are rotated, and how long that takes |
 //! | `dataplane` | `warren-wg` beside other WireGuard devices |
 //! | `statistics`, `report`, `machine` | what measurements come to, and how it is told |
 //! | `cluster`, `resident`, `plugin`, `probe`, `wait` | what the benchmarks are made of |
@@ -25,6 +26,7 @@ mod policy;
 mod probe;
 mod report;
 mod resident;
+mod rotation;
 mod statistics;
 mod switch;
 mod wait;
@@ -65,6 +67,8 @@ enum Name {
     Policy,
     /// Encryption, overlay, fallback and MTU are changed under traffic, 4 nodes.
     Switch,
+    /// Keys are rotated under traffic, 5 nodes: nothing else, and all that may happen meanwhile.
+    Rotation,
     /// warren-wg beside wireguard-go, gotatun, boringtun and no tunnel: throughput, round trips, memory.
     Dataplane(dataplane::Options),
     #[command(hide = true, name = plugin::SUBCOMMAND)]
@@ -98,6 +102,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Name::Join => measure(join::bench(cli.rounds)),
         Name::Idle => measure(idle::bench(cli.rounds)),
         Name::Switch => measure(switch::bench(cli.rounds)),
+        Name::Rotation => measure(rotation::bench(cli.rounds)),
         Name::Policy => policy::bench(cli.rounds),
         Name::Dataplane(options) => dataplane::bench(&options, cli.rounds),
     }?;

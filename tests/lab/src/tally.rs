@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use serde::{Deserialize, Serialize};
 
 use crate::control::Place;
@@ -30,6 +32,8 @@ const LATE: Duration = Duration::from_secs(2);
 const WARM: Duration = Duration::from_secs(20);
 /// How long a tally may take as a whole.
 const LIMIT: Duration = Duration::from_secs(300);
+/// Bytes of packets that wait for a process which gets no processor for a while: it is not the network that lost them.
+const BUFFER: usize = 8 << 20;
 /// How long the receiving side waits for a packet before it looks whether it is to end.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -239,6 +243,10 @@ impl FamilyOf {
     fn new(from: IpAddr, to: Vec<IpAddr>) -> anyhow::Result<Self> {
         let socket = UdpSocket::bind(SocketAddr::new(from, PORT)).context("open a socket")?;
         socket.set_read_timeout(Some(GLANCE)).context("limit a wait")?;
+        // Without this right the system's own limit holds, which a second without a processor is enough to exceed.
+        if setsockopt(&socket, RcvBufForce, &BUFFER).is_err() {
+            setsockopt(&socket, RcvBuf, &BUFFER).context("ask for room for packets")?;
+        }
         Ok(Self {
             socket,
             packets: to.into_iter().map(|to| (to, Mutex::default())).collect(),

@@ -7,7 +7,11 @@ mod support;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Event;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use warren_cluster::mesh_resource::Mesh;
 
 use support::{ask_agent, crossed_since, lab, status, until};
 use warren_lab::rotation::{self, Case, Keys, LAST, NamedCase};
@@ -269,6 +273,120 @@ async fn a_rotation_that_cannot_finish_names_the_node_it_waits_for_and_ends_at_i
     assert_old_keys_are_gone(&lab).await;
     lab.pod_add(PodOptions::new("again", "node3")).await.unwrap();
     nothing_is_lost(&lab, "after it came back", rotation::rotate(&lab, &[])).await;
+}
+
+#[tokio::test]
+#[ignore = "needs kernel WireGuard: hack/vm.sh"]
+async fn kernel_devices_rotate_with_each_other_and_with_a_userspace_device() {
+    let options = LabOptions {
+        wireguard: "kernel,userspace,kernel".to_owned(),
+        ..nodes(3)
+    };
+    let Some(lab) = with_pods(options).await else {
+        return;
+    };
+    let cases = vec![
+        ("no rotation", Case::Nothing),
+        ("all keys", Case::All),
+        ("one node's key", Case::One("node2")),
+    ];
+    cases_lose_nothing(&lab, cases).await;
+    let kinds = status(&lab).await;
+    let kinds = kinds["nodes"].as_array().unwrap().iter();
+    // The lane of epoch 3.
+    let kinds: Vec<&str> = kinds
+        .filter_map(|node| node["agent"]["lanes"][1]["device"].as_str())
+        .collect();
+    assert_eq!(kinds, ["kernel", "userspace", "kernel"]);
+}
+
+/// The Mesh as the API has it.
+async fn mesh(lab: &Lab) -> Value {
+    let meshes: Api<Mesh> = Api::all(lab.client());
+    serde_json::to_value(meshes.get("default").await.unwrap()).unwrap()
+}
+
+/// Makes it long ago that this epoch was first asked for, once that is written down.
+async fn make_due(lab: &Lab, epoch: u64) {
+    until("the beginning of the epoch to be written down", async || {
+        let status = &mesh(lab).await["status"];
+        status["epoch"] == epoch && status["epochSince"].is_string()
+    })
+    .await;
+    let meshes: Api<Mesh> = Api::all(lab.client());
+    let long_ago = json!({"status": {"epochSince": "2020-01-01T00:00:00Z"}});
+    meshes
+        .patch_status("default", &PatchParams::default(), &Patch::Merge(&long_ago))
+        .await
+        .unwrap();
+}
+
+/// The Events of the Mesh that give this reason.
+async fn told(lab: &Lab, reason: &str) -> Vec<Event> {
+    let events: Api<Event> = Api::namespaced(lab.client(), "default");
+    let all = events.list(&ListParams::default()).await.unwrap();
+    let is_it = |event: &Event| {
+        event.reason.as_deref() == Some(reason) && event.involved_object.kind.as_deref() == Some("Mesh")
+    };
+    all.items.into_iter().filter(is_it).collect()
+}
+
+#[tokio::test]
+async fn keys_are_rotated_by_schedule_one_rotation_after_the_other_and_the_spec_is_left_alone() {
+    let Some(lab) = with_pods(nodes(3)).await else {
+        return;
+    };
+    let meshes: Api<Mesh> = Api::all(lab.client());
+    let hourly = json!({"spec": {"keys": {"rotationInterval": "1h"}}});
+    meshes
+        .patch("default", &PatchParams::default(), &Patch::Merge(&hourly))
+        .await
+        .unwrap();
+    let act = async {
+        make_due(&lab, 1).await;
+        // Due again while the first is under way: it waits for the end of that.
+        make_due(&lab, 2).await;
+        until("the second rotation to begin", async || {
+            mesh(&lab).await["status"]["scheduledEpoch"] == 3
+        })
+        .await;
+        let put_off = told(&lab, "RotationPutOff").await;
+        rotation::finished(&lab, 3).await.map(|_| put_off)
+    };
+    let put_off = nothing_is_lost(&lab, "by schedule", act).await;
+    let message = put_off[0].message.as_deref().unwrap();
+    assert!(
+        message.contains("has not finished the rotation before"),
+        "{message}"
+    );
+    assert_old_keys_are_gone(&lab).await;
+    until("both to be told", async || {
+        told(&lab, "RotationBegun").await.len() == 2
+    })
+    .await;
+    for event in told(&lab, "RotationBegun").await {
+        assert_eq!(event.type_.as_deref(), Some("Normal"));
+    }
+    let spec = &mesh(&lab).await["spec"]["keys"];
+    assert_eq!(
+        (&spec["epoch"], &spec["rotationInterval"]),
+        (&json!(1), &json!("1h"))
+    );
+
+    // The next is an hour away. An operator goes on from where the schedule is.
+    let arguments = ["keys", "rotate", "--wait", "--timeout", "60", "--output", "json"];
+    let kubeconfig = lab.kubeconfig_inside();
+    let rotated = lab
+        .warren(&[&arguments[..], &["--kubeconfig", &kubeconfig]].concat())
+        .await
+        .unwrap();
+    let said: Value = serde_json::from_str(&rotated.stdout).unwrap();
+    assert_eq!(
+        (&said["epoch"], &said["finished"]),
+        (&json!(4), &json!(true)),
+        "{said}"
+    );
+    assert_eq!(mesh(&lab).await["status"]["scheduledEpoch"], 3);
 }
 
 #[tokio::test]

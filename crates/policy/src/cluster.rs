@@ -143,6 +143,13 @@ impl Failsafe {
         }
         self
     }
+
+    /// These, and IP in IP, by which the mesh carries packets where it is told to.
+    pub fn with_ipip(mut self) -> Self {
+        self.inbound.push((Protocol::IPIP, PortRange::ALL));
+        self.outbound.push((Protocol::IPIP, PortRange::ALL));
+        self
+    }
 }
 
 impl Default for Failsafe {

@@ -9,6 +9,8 @@ pub struct Protocol(pub u8);
 impl Protocol {
     /// ICMP for IPv4.
     pub const ICMP: Self = Self(1);
+    /// IPv4 in IP.
+    pub const IPIP: Self = Self(4);
     /// TCP.
     pub const TCP: Self = Self(6);
     /// UDP.

@@ -182,9 +182,13 @@ fn has_pod(rules: &RuleSet, node: &NodeName, address: IpAddr) -> bool {
 }
 
 fn is_open(open: &[(Protocol, PortRange)], flow: &Flow) -> bool {
-    let port = flow.destination_port();
+    // Of a protocol without ports all is open, or nothing.
+    let is_in = |range: &PortRange| match flow.destination_port() {
+        Some(port) => range.contains(port),
+        None => !flow.protocol.has_ports(),
+    };
     open.iter()
-        .any(|(protocol, range)| *protocol == flow.protocol && port.is_some_and(|port| range.contains(port)))
+        .any(|(protocol, range)| *protocol == flow.protocol && is_in(range))
 }
 
 fn by_chain(

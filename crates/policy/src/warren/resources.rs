@@ -124,7 +124,11 @@ fn host_endpoint(name: &str, labels: Labels, spec: &HostEndpointSpec) -> Result<
     let interface = match spec.interface_name.as_deref() {
         None | Some("") => None,
         Some("*") => Some(Interface::Every),
-        Some(name) => Some(Interface::Named(name.to_owned())),
+        Some(name) if is_interface(name) => Some(Interface::Named(name.to_owned())),
+        Some(other) => {
+            let wanted = "an interface's name, at most 15 letters, digits and '-_.@', or *";
+            return Err(wrong_value("spec.interfaceName", other, wanted));
+        }
     };
     if interface.is_none() && expected_addresses.is_empty() {
         return Err(Problem::Together {
@@ -154,6 +158,14 @@ fn host_endpoint(name: &str, labels: Labels, spec: &HostEndpointSpec) -> Result<
         ports,
         default_allow: !profiles.is_empty(),
     })
+}
+
+/// Whether an interface can be called so. The kernel takes more; nobody uses it, and it would have to be quoted everywhere.
+fn is_interface(name: &str) -> bool {
+    /// `IFNAMSIZ`, with the end of the text.
+    const LONGEST: usize = 15;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    name.len() <= LONGEST && name.bytes().all(plain)
 }
 
 fn tier(name: &str, spec: &TierSpec) -> Result<Tier, Problem> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use warren_cluster::{HealthReader, WatchHealth};
+use warren_cluster::{HealthReader, WatchHealth, WatchKind};
 use warren_model::{Encryption, Fallback, NodeName};
 use warren_telemetry::{Drain, Gate, Readiness};
 
@@ -96,7 +96,7 @@ impl Follower {
     fn judge(&mut self, view: &View) {
         let gates = &self.gates;
         if view.desired.is_none() {
-            if let Some(reason) = waited_for(&self.watches.read()) {
+            if let Some(reason) = waited_for(&self.watches.read(), |kind| !kind.is_of_policy()) {
                 gates.watches.close(reason);
             }
             if view.snapshot.is_synced() {
@@ -161,10 +161,10 @@ impl Follower {
     }
 }
 
-/// Which kinds have not been listed yet and why, with the remedy; `None`: all have.
-fn waited_for(watches: &[WatchHealth]) -> Option<String> {
+/// Which of some kinds have not been listed yet and why, with the remedy; `None`: all have.
+pub(crate) fn waited_for(watches: &[WatchHealth], meant: fn(WatchKind) -> bool) -> Option<String> {
     let mut kinds = Vec::new();
-    for watch in watches.iter().filter(|watch| !watch.synced) {
+    for watch in watches.iter().filter(|watch| !watch.synced && meant(watch.kind)) {
         let why = watch.last_error.as_deref().unwrap_or("not listed yet");
         kinds.push(format!("{}: {why}", watch.kind));
     }
@@ -179,8 +179,6 @@ fn waited_for(watches: &[WatchHealth]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use warren_cluster::WatchKind;
-
     use super::*;
 
     #[test]
@@ -188,14 +186,20 @@ mod tests {
         let mut watches = WatchKind::ALL.map(WatchHealth::new);
         watches[0].synced = true;
         watches[1].last_error = Some("403 Forbidden: no".to_owned());
-        let text = waited_for(&watches).unwrap_or_default();
+        let of_the_mesh = |kind: WatchKind| !kind.is_of_policy();
+        let text = waited_for(&watches, of_the_mesh).unwrap_or_default();
         assert!(
-            text.starts_with("pods: 403 Forbidden: no; meshes: not listed yet; "),
+            text.starts_with("pods: 403 Forbidden: no; meshes: not listed yet; nothing"),
             "{text}"
         );
         assert!(text.contains("ClusterRole"), "{text}");
         watches[1].synced = true;
         watches[2].synced = true;
-        assert_eq!(waited_for(&watches), None);
+        assert_eq!(waited_for(&watches, of_the_mesh), None);
+        let text = waited_for(&watches, WatchKind::is_of_policy).unwrap_or_default();
+        assert!(
+            text.starts_with("all-pods: not listed yet; namespaces: not listed yet; "),
+            "{text}"
+        );
     }
 }

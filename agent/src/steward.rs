@@ -147,7 +147,7 @@ impl Steward {
         if is_on_its_way || self.status_pause.over(now).is_some() {
             return None;
         }
-        let mut status = mesh_status(&view.snapshot, &findings.of_nodes(), unix_time());
+        let mut status = mesh_status(&view.snapshot, &findings.of_others(), unix_time());
         if let Some(epoch) = self.due_rotation(view) {
             status.scheduled_epoch = Some(i64::from(epoch.number()));
         }

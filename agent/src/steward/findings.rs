@@ -20,7 +20,7 @@ const SEEN_BY_SOME: [&str; 4] = [
 /// The refusals of objects that exist.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Of nodes and Meshes.
+    /// Of nodes, Meshes and policies.
     mesh: Vec<Finding>,
     /// Of this node's pods, which no other agent watches.
     own_pods: Vec<Finding>,
@@ -65,19 +65,19 @@ impl Findings {
         self.own_pods.iter()
     }
 
-    /// Those of nodes and Meshes: all of them, or only what every agent sees.
+    /// Those of nodes, Meshes and policies: all of them, or only what every agent sees.
     pub(super) fn of_mesh(&self, all: bool) -> impl Iterator<Item = &Finding> {
         self.mesh
             .iter()
             .filter(move |it| all || is_seen_by_all(&it.refusal))
     }
 
-    /// What every agent sees refused of nodes.
-    pub(super) fn of_nodes(&self) -> Vec<Refusal> {
-        let of_nodes = self
+    /// What every agent sees refused of nodes and of policies; what a Mesh is refused for its status says otherwise.
+    pub(super) fn of_others(&self) -> Vec<Refusal> {
+        let of_others = self
             .of_mesh(false)
-            .filter(|it| it.refusal.object.starts_with("Node/"));
-        of_nodes.map(|it| it.refusal.clone()).collect()
+            .filter(|it| !it.refusal.object.starts_with("Mesh/"));
+        of_others.map(|it| it.refusal.clone()).collect()
     }
 }
 
@@ -99,7 +99,11 @@ fn uids(snapshot: &Snapshot) -> BTreeMap<String, &str> {
         .pods
         .iter()
         .map(|it| (format!("Pod/{}", it.name), it.uid.as_str()));
-    nodes.chain(meshes).chain(pods).collect()
+    let policies = snapshot
+        .policy_uids
+        .iter()
+        .map(|(object, uid)| (object.clone(), uid.as_str()));
+    nodes.chain(meshes).chain(pods).chain(policies).collect()
 }
 
 #[cfg(test)]
@@ -132,6 +136,7 @@ mod tests {
         let snapshot = Snapshot {
             nodes: BTreeMap::from([(node.name.clone(), node)]),
             mesh_uids: BTreeMap::from([("other".to_owned(), "mesh-uid".to_owned())]),
+            policy_uids: BTreeMap::from([("GlobalNetworkPolicy/g".to_owned(), "policy-uid".to_owned())]),
             pods: vec![pod],
             ..Snapshot::default()
         };
@@ -153,16 +158,21 @@ mod tests {
             ("Node/a", "no-pod-cidr"),
             ("Node/gone", "no-pod-cidr"),
             ("Pod/ns/p", "foreign-pod-address"),
+            ("GlobalNetworkPolicy/g", "policy-selector"),
+            ("GlobalNetworkPolicy/gone", "policy-selector"),
         ]);
         assert_eq!(
             uids_of(findings.of_mesh(true)),
-            ["mesh-uid", "node-uid", "node-uid"]
+            ["mesh-uid", "node-uid", "node-uid", "policy-uid"]
         );
-        assert_eq!(uids_of(findings.of_mesh(false)), ["mesh-uid", "node-uid"]);
+        assert_eq!(
+            uids_of(findings.of_mesh(false)),
+            ["mesh-uid", "node-uid", "policy-uid"]
+        );
         assert_eq!(uids_of(findings.own_pods()), ["pod-uid"]);
-        assert_eq!(findings.all().count(), 4);
-        let of_nodes: Vec<_> = findings.of_nodes().into_iter().map(|it| it.code).collect();
-        assert_eq!(of_nodes, ["no-pod-cidr"]);
+        assert_eq!(findings.all().count(), 5);
+        let of_others: Vec<_> = findings.of_others().into_iter().map(|it| it.code).collect();
+        assert_eq!(of_others, ["no-pod-cidr", "policy-selector"]);
     }
 
     #[test]

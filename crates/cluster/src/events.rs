@@ -137,14 +137,23 @@ fn kind(code: &str) -> &'static str {
 /// The object of a refusal, `Kind/name` or `Kind/namespace/name`, as Events name it.
 fn involved(object: &str, uid: &str) -> Option<ObjectReference> {
     let (kind, rest) = object.split_once('/')?;
-    let (api_version, namespace, name) = match kind {
-        "Node" => ("v1".to_owned(), None, rest),
-        "Mesh" => (format!("{GROUP}/{VERSION}"), None, rest),
-        "Pod" => {
-            let (namespace, name) = rest.split_once('/')?;
-            ("v1".to_owned(), Some(namespace.to_owned()), name)
-        }
+    let ours = || format!("{GROUP}/{VERSION}");
+    let (kind, api_version, is_namespaced) = match kind {
+        "Node" => (kind, "v1".to_owned(), false),
+        "Pod" => (kind, "v1".to_owned(), true),
+        "Mesh" | "GlobalNetworkPolicy" | "GlobalNetworkSet" | "HostEndpoint" => (kind, ours(), false),
+        "NetworkSet" => (kind, ours(), true),
+        "NetworkPolicy" => (kind, "networking.k8s.io/v1".to_owned(), true),
+        // So that the two kinds of that name can be told apart.
+        "NetworkPolicy.warren-mesh.io" => ("NetworkPolicy", ours(), true),
         _ => return None,
+    };
+    let (namespace, name) = match is_namespaced {
+        false => (None, rest),
+        true => {
+            let (namespace, name) = rest.split_once('/')?;
+            (Some(namespace.to_owned()), name)
+        }
     };
     // The kubelet names nodes so in its Events, and `kubectl describe node` asks for it.
     let uid = if kind == "Node" { name } else { uid };

@@ -17,6 +17,22 @@ use tokio::sync::{Notify, mpsc};
 pub(crate) const NODES: &str = "/api/v1/nodes";
 pub(crate) const PODS: &str = "/api/v1/pods";
 pub(crate) const MESHES: &str = "/apis/warren-mesh.io/v1alpha1/meshes";
+pub(crate) const NAMESPACES: &str = "/api/v1/namespaces";
+pub(crate) const KUBERNETES_POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
+pub(crate) const GLOBAL_POLICIES: &str = "/apis/warren-mesh.io/v1alpha1/globalnetworkpolicies";
+pub(crate) const NETWORK_SETS: &str = "/apis/warren-mesh.io/v1alpha1/networksets";
+const ALL: [&str; 10] = [
+    NODES,
+    PODS,
+    MESHES,
+    NAMESPACES,
+    KUBERNETES_POLICIES,
+    GLOBAL_POLICIES,
+    NETWORK_SETS,
+    "/apis/warren-mesh.io/v1alpha1/networkpolicies",
+    "/apis/warren-mesh.io/v1alpha1/globalnetworksets",
+    "/apis/warren-mesh.io/v1alpha1/hostendpoints",
+];
 
 /// One request that was made.
 #[derive(Debug, Clone)]
@@ -200,7 +216,7 @@ impl FakeApi {
                 .pop_front();
             return respond(scripted.unwrap_or_else(|| status(500, "NothingScripted")));
         }
-        let Some(path) = [NODES, PODS, MESHES].into_iter().find(|path| *path == asked.path) else {
+        let Some(path) = ALL.into_iter().find(|path| *path == asked.path) else {
             return respond(status(404, "NotFound"));
         };
         if asked.is_watch(path) {

@@ -45,6 +45,7 @@ pub mod write;
 
 pub use client::{ClientConfig, ClientError};
 pub use mesh_resource::crds;
+pub use policy::{PolicyObjects, PolicySnapshot};
 pub use snapshot::{ObservedMesh, Snapshot, Synced};
 pub use watch::{HealthReader, Watches};
 pub use watch_health::{WatchHealth, WatchKind};

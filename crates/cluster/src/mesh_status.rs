@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
-use warren_model::mesh::MESH_NAME;
+use warren_model::mesh::{MESH_NAME, OnInvalid};
 use warren_model::{Epoch, Node, NodeName, Refusal};
 
 use crate::mesh_resource::{GROUP, Mesh, MeshStatus, VERSION};
@@ -30,7 +30,7 @@ pub fn place(snapshot: &Snapshot, name: &NodeName) -> usize {
     }
 }
 
-/// What the status should say. `refused`: what is refused of nodes, as every agent sees it. `now`, seconds since 1970, becomes the transition time of a condition whose status
+/// What the status should say. `refused`: what is refused of nodes and policies, as every agent sees it. `now`, seconds since 1970, becomes the transition time of a condition whose status
 /// differs from what the object shows; the others keep theirs, so that nothing is written while nothing changes.
 pub fn mesh_status(snapshot: &Snapshot, refused: &[Refusal], now: i64) -> MeshStatus {
     let epoch = snapshot.mesh.keys.epoch;
@@ -46,6 +46,7 @@ pub fn mesh_status(snapshot: &Snapshot, refused: &[Refusal], now: i64) -> MeshSt
     let conditions = [
         accepted(old),
         nodes_accepted(refused),
+        policies_accepted(snapshot, refused),
         all_ready(&counted, epoch),
         all_settled(&counted, epoch),
     ];
@@ -138,12 +139,7 @@ fn accepted(mesh: Option<&ObservedMesh>) -> Verdict {
 
 /// The Events of the nodes have the remedies.
 fn nodes_accepted(refused: &[Refusal]) -> Verdict {
-    let mut named: Vec<_> = refused
-        .iter()
-        .map(|it| format!("{} ({})", it.object, it.code))
-        .collect();
-    named.sort();
-    named.dedup();
+    let named = named(refused, |object| object.starts_with("Node/"));
     let holds = named.is_empty();
     Verdict {
         kind: "NodesAccepted",
@@ -155,6 +151,39 @@ fn nodes_accepted(refused: &[Refusal]) -> Verdict {
             format!("refused: {}", listed(&named))
         },
     }
+}
+
+/// The Events of the policies have the remedies.
+fn policies_accepted(snapshot: &Snapshot, refused: &[Refusal]) -> Verdict {
+    let named = named(refused, |object| !object.starts_with("Node/"));
+    let holds = named.is_empty();
+    Verdict {
+        kind: "PoliciesAccepted",
+        holds,
+        reason: if holds {
+            "NothingRefused"
+        } else {
+            "PoliciesRefused"
+        },
+        message: if holds {
+            "every policy is honoured".to_owned()
+        } else {
+            let fate = match snapshot.mesh.policy.on_invalid {
+                OnInvalid::Closed => "the pods that refused policies select fail closed",
+                OnInvalid::Open => "refused policies do not count",
+            };
+            format!("{fate}; refused: {}", listed(&named))
+        },
+    }
+}
+
+/// The objects that are refused, and why in a word.
+fn named(refused: &[Refusal], is_meant: fn(&str) -> bool) -> Vec<String> {
+    let meant = refused.iter().filter(|it| is_meant(&it.object));
+    let mut named: Vec<_> = meant.map(|it| format!("{} ({})", it.object, it.code)).collect();
+    named.sort();
+    named.dedup();
+    named
 }
 
 fn all_ready(counted: &[&Node], epoch: Epoch) -> Verdict {

@@ -174,6 +174,31 @@ fn refused_nodes_show_in_a_condition_however_they_are_worded() {
 }
 
 #[test]
+fn refused_policies_show_in_a_condition_with_what_becomes_of_their_pods() {
+    let refused = [Refusal::new("NetworkPolicy/shop/p", "policy-value", "text")];
+    let mut view = snapshot(Vec::new(), 1);
+    let status = mesh_status(&view, &refused, 0);
+    assert_eq!(condition(&status, "NodesAccepted").status, "True");
+    let accepted = condition(&status, "PoliciesAccepted");
+    assert_eq!(
+        (accepted.status.as_str(), accepted.message.as_str()),
+        (
+            "False",
+            "the pods that refused policies select fail closed; refused: NetworkPolicy/shop/p (policy-value)"
+        )
+    );
+    view.mesh.policy.on_invalid = warren_model::mesh::OnInvalid::Open;
+    let status = mesh_status(&view, &refused, 0);
+    assert!(
+        condition(&status, "PoliciesAccepted")
+            .message
+            .starts_with("refused policies do not count")
+    );
+    let status = mesh_status(&view, &[], 0);
+    assert_eq!(condition(&status, "PoliciesAccepted").status, "True");
+}
+
+#[test]
 fn times_change_only_with_the_status_and_an_equal_status_is_not_written() {
     let good = || Some(announcement(&[1], 1));
     let mut view = snapshot(vec![node("a", 1, good())], 1);

@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub mesh_object: Option<ObservedMesh>,
     /// The uid of every Mesh there is, by name, also of those that do not count.
     pub mesh_uids: BTreeMap<String, String>,
+    /// The uids of policies, network sets and host endpoints of which something is refused, by what the refusals call them.
+    pub policy_uids: BTreeMap<String, String>,
     /// The pods of this node, by namespace and name.
     pub pods: Vec<Pod>,
     /// Objects, or parts of them, that are not acted on.

@@ -12,11 +12,82 @@ pub enum WatchKind {
     Pods,
     /// Mesh objects.
     Mesh,
+    /// The pods of all nodes, as far as policy speaks of them.
+    AllPods,
+    /// Namespaces.
+    Namespaces,
+    /// NetworkPolicies of `networking.k8s.io`.
+    KubernetesPolicies,
+    /// NetworkPolicies of `warren-mesh.io`.
+    WarrenPolicies,
+    /// GlobalNetworkPolicies.
+    GlobalPolicies,
+    /// NetworkSets.
+    NetworkSets,
+    /// GlobalNetworkSets.
+    GlobalNetworkSets,
+    /// HostEndpoints.
+    HostEndpoints,
+}
+
+/// Who has to know of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Concerns {
+    /// Who plans the node.
+    Mesh,
+    /// Who enforces policy: a pod anywhere.
+    Pods,
+    /// Who enforces policy: a policy, or something that it speaks of.
+    Policy,
 }
 
 impl WatchKind {
     /// All of them, in order.
-    pub const ALL: [Self; 3] = [Self::Nodes, Self::Pods, Self::Mesh];
+    pub const ALL: [Self; 11] = [
+        Self::Nodes,
+        Self::Pods,
+        Self::Mesh,
+        Self::AllPods,
+        Self::Namespaces,
+        Self::KubernetesPolicies,
+        Self::WarrenPolicies,
+        Self::GlobalPolicies,
+        Self::NetworkSets,
+        Self::GlobalNetworkSets,
+        Self::HostEndpoints,
+    ];
+
+    /// Whether a server may not know the kind, which is as good as no object of it.
+    pub(crate) fn is_ours(self) -> bool {
+        match self {
+            Self::Mesh
+            | Self::WarrenPolicies
+            | Self::GlobalPolicies
+            | Self::NetworkSets
+            | Self::GlobalNetworkSets
+            | Self::HostEndpoints => true,
+            Self::Nodes | Self::Pods | Self::AllPods | Self::Namespaces | Self::KubernetesPolicies => false,
+        }
+    }
+
+    /// Whether it is watched for network policy, and for nothing else.
+    pub fn is_of_policy(self) -> bool {
+        self.concerns() != Concerns::Mesh
+    }
+
+    pub(crate) fn concerns(self) -> Concerns {
+        match self {
+            Self::Nodes | Self::Pods | Self::Mesh => Concerns::Mesh,
+            Self::AllPods => Concerns::Pods,
+            Self::Namespaces
+            | Self::KubernetesPolicies
+            | Self::WarrenPolicies
+            | Self::GlobalPolicies
+            | Self::NetworkSets
+            | Self::GlobalNetworkSets
+            | Self::HostEndpoints => Concerns::Policy,
+        }
+    }
 }
 
 impl fmt::Display for WatchKind {
@@ -25,6 +96,14 @@ impl fmt::Display for WatchKind {
             Self::Nodes => "nodes",
             Self::Pods => "pods",
             Self::Mesh => "meshes",
+            Self::AllPods => "all-pods",
+            Self::Namespaces => "namespaces",
+            Self::KubernetesPolicies => "networkpolicies.networking.k8s.io",
+            Self::WarrenPolicies => "networkpolicies",
+            Self::GlobalPolicies => "globalnetworkpolicies",
+            Self::NetworkSets => "networksets",
+            Self::GlobalNetworkSets => "globalnetworksets",
+            Self::HostEndpoints => "hostendpoints",
         })
     }
 }

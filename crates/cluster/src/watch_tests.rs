@@ -184,7 +184,9 @@ async fn one_kind_that_is_forbidden_stops_no_other_and_is_visible() {
     api.lists_answer(PODS, Some(status(403, "Forbidden")));
     let mut bench = Bench::start(&api);
     bench.until(|it| it.synced.nodes && it.synced.mesh).await;
-    bench.until_asked(4, |it| it.is_list(PODS)).await;
+    bench
+        .until_asked(4, |it| it.is_list(PODS) && it.query.contains("fieldSelector"))
+        .await;
     let snapshot = bench.now();
     assert!(!snapshot.synced.pods && !snapshot.is_synced());
     assert_eq!(names(&snapshot), ["a"]);

@@ -6,6 +6,7 @@ use warren_model::{Node, Pod};
 use crate::contents::Contents;
 use crate::decode::Decoded;
 use crate::mesh_in_force::{MeshInForce, MeshObject};
+use crate::policy::watched::WatchedPolicy;
 use crate::snapshot::{ObservedMesh, Snapshot, Synced};
 use crate::watch_health::{WatchHealth, WatchKind};
 
@@ -15,8 +16,9 @@ pub(crate) struct Watched {
     pub(crate) nodes: Contents<Decoded<Node>>,
     pub(crate) pods: Contents<Decoded<Pod>>,
     pub(crate) meshes: Contents<MeshObject>,
+    pub(crate) policy: WatchedPolicy,
     in_force: MeshInForce,
-    pub(crate) health: [WatchHealth; 3],
+    pub(crate) health: [WatchHealth; WatchKind::ALL.len()],
 }
 
 impl Default for Watched {
@@ -25,6 +27,7 @@ impl Default for Watched {
             nodes: Contents::default(),
             pods: Contents::default(),
             meshes: Contents::default(),
+            policy: WatchedPolicy::default(),
             in_force: MeshInForce::default(),
             health: WatchKind::ALL.map(WatchHealth::new),
         }
@@ -33,11 +36,7 @@ impl Default for Watched {
 
 impl Watched {
     pub(crate) fn health(&mut self, kind: WatchKind) -> &mut WatchHealth {
-        match kind {
-            WatchKind::Nodes => &mut self.health[0],
-            WatchKind::Pods => &mut self.health[1],
-            WatchKind::Mesh => &mut self.health[2],
-        }
+        &mut self.health[kind as usize]
     }
 
     pub(crate) fn snapshot(&mut self) -> Snapshot {
@@ -50,6 +49,7 @@ impl Watched {
         let (nodes, pods, meshes) = (self.nodes.current(), self.pods.current(), self.meshes.current());
         refusals.extend(nodes.values().flat_map(|it| it.refusals.iter().cloned()));
         refusals.extend(pods.values().flat_map(|it| it.refusals.iter().cloned()));
+        refusals.extend(self.policy.refused().refusals.iter().cloned());
         let usable = nodes.values().filter_map(|it| it.value.clone());
         Snapshot {
             nodes: usable.map(|node| (node.name.clone(), node)).collect(),
@@ -65,6 +65,7 @@ impl Watched {
                 .iter()
                 .map(|(name, mesh)| (name.clone(), mesh.uid.clone()))
                 .collect(),
+            policy_uids: self.policy.refused().uids.clone(),
             pods: pods.values().filter_map(|it| it.value.clone()).collect(),
             refusals,
             synced: Synced {

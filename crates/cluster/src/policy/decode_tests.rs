@@ -175,6 +175,7 @@ fn a_host_endpoint_is_read_or_refused_by_name() {
         json!({"node": "node1"}),
         json!({}),
         json!({"node": "Not a node", "interfaceName": "*"}),
+        json!({"node": "node1", "interfaceName": "eth0\" accept; drop"}),
     ] {
         let read = host_endpoint(object(json!({"name": "h"}), spec.clone()));
         assert_eq!(

@@ -5,9 +5,13 @@
 //! | [`resources`] | the definitions of `warren-mesh.io`'s policy kinds |
 //! | [`decode`] | objects to the input of [`warren_policy::compile()`], or to what is refused and why |
 //! | [`listed`] | all of it, listed once |
+//! | [`watched`] | all of it, as the watches show it |
 
 pub mod decode;
+pub(crate) mod followers;
 pub mod listed;
 pub mod resources;
+pub mod watched;
 
 pub use listed::{Listed, list};
+pub use watched::{PolicyObjects, PolicySnapshot, WithUid};

@@ -54,6 +54,11 @@ pub(crate) fn ours(links: &[LinkEntry], addresses: &[AddressEntry]) -> BTreeSet<
         .collect()
 }
 
+/// All of them, whatever the interface.
+pub(crate) fn all(addresses: &[AddressEntry]) -> Vec<IpAddr> {
+    addresses.iter().map(|entry| entry.address).collect()
+}
+
 /// Puts a host address on an interface, usable at once (no duplicate address detection); there already is fine.
 pub(crate) async fn add(netlink: &Netlink, link: &str, address: IpAddr) -> Result<(), NetlinkError> {
     let act = format!("add address {address} dev {link}");

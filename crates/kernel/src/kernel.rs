@@ -1,19 +1,22 @@
 //! The node's kernel: what it says it is, and one step at a time towards what it should be.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use futures::stream::{Stream, StreamExt as _, select};
 use thiserror::Error;
 use warren_model::Lane;
 use warren_plan::{Action, Observed, UnderlayAddress, UnderlayRoute};
+use warren_policy::Flow;
 
 use crate::events::KernelEvent;
 use crate::guard::{DropCounter, GuardError};
 use crate::links::is_ours;
 use crate::netlink::{Netlink, NetlinkError};
+use crate::policy::{self, Written};
 use crate::sysctl::{self, Record, SysctlError};
-use crate::{addresses, events, guard, links, neighbours, routes, underlay};
+use crate::{addresses, connections, events, guard, links, neighbours, routes, underlay};
 
 /// What a [`Kernel`] is made from.
 #[derive(Debug, Clone)]
@@ -45,6 +48,11 @@ pub enum KernelError {
     /// The nft table.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// The connections that the kernel tracks.
+    #[error(
+        "cannot read or mark tracked connections: this takes CAP_NET_ADMIN and a kernel with nf_conntrack_netlink"
+    )]
+    Connections(#[source] std::io::Error),
     /// A step about a lane came here, and whether its device is the kernel's or userspace is not known here.
     #[error("{0} is made and configured by its device, not here")]
     LaneStep(Lane),
@@ -60,6 +68,7 @@ impl KernelError {
             Self::Netlink(error) => error.is_transient(),
             Self::Sysctl(error) => error.is_transient(),
             Self::Guard(error) => error.is_transient(),
+            Self::Connections(_) => true,
             Self::LaneStep(_) | Self::NotOurs(_) => false,
         }
     }
@@ -72,6 +81,9 @@ pub struct Kernel {
     netlink: Netlink,
     record: Record,
     guard: guard::Table,
+    policy: policy::installed::Installed,
+    /// Who changes rules: one at a time, or each would find the other's generation.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Kernel {
@@ -81,11 +93,14 @@ impl Kernel {
         let netlink = Netlink::open()?;
         let record = Record::new(config.state_dir.clone());
         let guard = guard::Table::new(config.nft.clone())?;
+        let policy = policy::installed::Installed::new(config.nft.clone())?;
         Ok(Self {
             config,
             netlink,
             record,
             guard,
+            policy,
+            turn: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -102,7 +117,10 @@ impl Kernel {
     ) -> Result<(Observed, Vec<DropCounter>), KernelError> {
         let entries = links::list(&self.netlink).await?;
         let listed = addresses::list(&self.netlink).await?;
-        let (guard, drops) = self.guard.observe().await?;
+        let (guard, drops) = {
+            let _turn = self.turn.lock().await;
+            self.guard.observe().await?
+        };
         let observed = Observed {
             guard: guard.fingerprint,
             open_pods: guard.pods,
@@ -124,7 +142,10 @@ impl Kernel {
         }
         let netlink = &self.netlink;
         match action {
-            Action::InstallGuard(content) => return Ok(self.guard.install(content).await?),
+            Action::InstallGuard(content) => {
+                let _turn = self.turn.lock().await;
+                return Ok(self.guard.install(content).await?);
+            }
             Action::CreateLane(lane, _) | Action::ConfigureLane(lane, _) => {
                 return Err(KernelError::LaneStep(*lane));
             }
@@ -167,6 +188,45 @@ impl Kernel {
         let network = events::subscribe()?.map(|()| KernelEvent::Network);
         let guard = self.guard.alterations()?.map(|()| KernelEvent::Guard);
         Ok(select(network, Box::pin(guard)))
+    }
+
+    /// Makes the table of network policy this, in one transaction.
+    pub async fn install_policy(&self, table: policy::Table) -> Result<Written, KernelError> {
+        let _turn = self.turn.lock().await;
+        let (written, step) = self.policy.install(table).await?;
+        if let Some((before, now)) = step {
+            self.guard.passed_by(before, now);
+        }
+        Ok(written)
+    }
+
+    /// A tick for each change of the table of network policy that is not ours: [`Self::install_policy`] then writes all of
+    /// it. To be taken by who calls that, between two calls.
+    pub fn policy_alterations(&self) -> Result<impl Stream<Item = ()> + Send + Unpin + use<>, KernelError> {
+        Ok(Box::pin(self.policy.alterations()?))
+    }
+
+    /// What network policy has denied, by the counter's name.
+    pub async fn policy_counters(&self) -> Result<Vec<DropCounter>, KernelError> {
+        Ok(self.policy.counters().await?)
+    }
+
+    /// Looks at all connections that the kernel tracks and cuts those that are forbidden; those that were cut and are not forbidden
+    /// any longer go on. `forbidden` says nothing of one that is not ours to judge. Returns how many were cut anew.
+    pub async fn cut(
+        &self,
+        forbidden: impl Fn(&Flow) -> Option<bool> + Send + 'static,
+    ) -> Result<usize, KernelError> {
+        let cut = tokio::task::spawn_blocking(move || connections::cut(&forbidden)).await;
+        cut.map_err(std::io::Error::other)
+            .and_then(|cut| cut)
+            .map_err(KernelError::Connections)
+    }
+
+    /// All addresses of the node, whatever the interface.
+    pub async fn own_addresses(&self) -> Result<Vec<IpAddr>, KernelError> {
+        let listed = addresses::list(&self.netlink).await?;
+        Ok(addresses::all(&listed))
     }
 
     /// What the guard has dropped, by reason.

@@ -1,8 +1,8 @@
 //! Everything Warren asks of the kernel: links, addresses, routes, neighbours, sysctls, network namespaces, kernel
-//! WireGuard and the nft table.
+//! WireGuard, the nft tables, connections that are tracked.
 //!
 //! Floor 3 and thin: what should be is decided by `warren-plan`; here it is observed and one step at a time is applied.
-//! Only what bears Warren's mark is seen or touched: our interface names, route protocol 87 and the table `inet warren`.
+//! Only what bears Warren's mark is seen or touched: our interface names, route protocol 87 and the tables `inet warren` and `inet warren-policy`.
 //!
 //! | module | what it is about |
 //! |---|---|
@@ -10,7 +10,8 @@
 //! | [`links`], [`addresses`], [`routes`], [`neighbours`] | rtnetlink, one kind of object each |
 //! | [`sysctl`] | values below `/proc/sys/net`, and the record of what they were before us |
 //! | [`guard`] | the fail-closed nft table, and who else changes it |
-//! | [`policy`] | the nft text of network policy, which nothing installs yet |
+//! | [`policy`] | network policy as an nft table, kept in force |
+//! | [`connections`] | what the kernel tracks, and what policy forbids of it |
 //! | [`underlay`] | addresses of interfaces that are not ours, and others' routes |
 //! | [`echo`] | ICMP echo of a given size to many addresses at once |
 //! | [`events`] | an event for every change that may matter |
@@ -26,6 +27,7 @@
 )]
 
 pub mod addresses;
+pub mod connections;
 mod direct;
 pub mod echo;
 pub mod events;

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use crate::kernel::{Kernel, KernelError};
 use crate::links::{self, is_ours};
-use crate::{guard, routes};
+use crate::{guard, policy, routes};
 
 /// What was there and is removed, or restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +45,10 @@ pub async fn sweep(kernel: &Kernel) -> (Sweep, Vec<Leftover>) {
     );
     if carries_traffic {
         return (swept, left);
+    }
+    // Both tables stay as long as there is a pod for them.
+    if let Err(error) = policy::installed::remove(&kernel.config().nft).await {
+        left.push(leftover("nft table inet warren-policy", error));
     }
     match guard::remove(&kernel.config().nft).await {
         Ok(was_there) => swept.guard = was_there,

@@ -1,4 +1,4 @@
-//! Notices when somebody else changes the table. nf_tables announces each transaction, object by object and the generation
+//! Notices when somebody else changes a table of ours. nf_tables announces each transaction, object by object and the generation
 //! that it made last (`NFNLGRP_NFTABLES`), so what concerns other tables costs no more than reading its names.
 //!
 //! No look finds each change: a rule replaced by another, or a network missing in a set, leaves the table's description of
@@ -28,9 +28,12 @@ const BUFFER_BYTES: usize = 8 << 20;
 /// More than the kernel puts into one of its messages.
 const READ_BYTES: usize = 64 << 10;
 
-/// Who has changed the table, as far as is known. Cloned, it is the same one.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Changes(Arc<Mutex<State>>);
+/// Who has changed a table, as far as is known. Cloned, it is the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Changes {
+    table: &'static str,
+    state: Arc<Mutex<State>>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -44,31 +47,47 @@ struct State {
 }
 
 impl Changes {
+    /// Of the table of that name and family inet.
+    pub(crate) fn of(table: &'static str) -> Self {
+        Self {
+            table,
+            state: Arc::default(),
+        }
+    }
+
     /// Whether somebody else has changed the table since it was last written.
-    pub(super) fn altered(&self) -> bool {
+    pub(crate) fn altered(&self) -> bool {
         self.state().altered
     }
 
     /// Takes note that the table is about to be written anew, and tells whether it was altered. What somebody else changes
     /// from now on counts again.
-    pub(super) fn forget(&self) -> bool {
+    pub(crate) fn forget(&self) -> bool {
         std::mem::take(&mut self.state().altered)
     }
 
     /// Takes note that somebody else has changed the table, or that it was to be written anew for that and was not.
-    pub(super) fn suspect(&self) {
+    pub(crate) fn suspect(&self) {
         self.state().altered = true;
     }
 
     /// Takes note that a transaction of ours has written the whole table and made this generation.
-    pub(super) fn wrote(&self, generation: u32) {
+    pub(crate) fn wrote(&self, generation: u32) {
         let mut state = self.state();
         state.own(generation);
         state.whole = Some(generation);
     }
 
+    /// Takes note that a transaction has led from one generation to the next and has not touched the table.
+    pub(crate) fn passed_by(&self, before: u32, now: u32) {
+        let mut state = self.state();
+        if state.whole == Some(before) {
+            state.whole = Some(now);
+        }
+    }
+
     /// Takes note that a transaction of ours has changed the pods of the generation `before`.
-    pub(super) fn changed_pods(&self, before: u32) {
+    pub(crate) fn changed_pods(&self, before: u32) {
         let mut state = self.state();
         let generation = next(before);
         state.own(generation);
@@ -80,7 +99,7 @@ impl Changes {
     /// A tick for each transaction that is not ours and has touched the table of the calling thread's namespace. Whoever
     /// takes them must be who changes the table, and between two changes: otherwise a change of ours looks like another's
     /// until it has returned.
-    pub(super) fn subscribe(
+    pub(crate) fn subscribe(
         &self,
         netfilter: Netfilter,
     ) -> io::Result<impl Stream<Item = ()> + Send + use<>> {
@@ -91,7 +110,7 @@ impl Changes {
             socket,
             changes: self.clone(),
             netfilter,
-            heard: Transactions::default(),
+            heard: Transactions::of(self.table),
         };
         self.state().heard = true;
         Ok(futures::stream::unfold(listener, |mut listener| async {
@@ -107,7 +126,7 @@ impl Changes {
 
     /// A panic elsewhere leaves it whole: its parts stand for themselves.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,19 +170,21 @@ impl Listener {
                     if let Some(Made { process, .. }) = foreign {
                         tracing::warn!(
                             process,
-                            "somebody else has changed table inet warren; writing it anew"
+                            table = self.changes.table,
+                            "somebody else has changed a table of ours; writing it anew"
                         );
                         self.changes.suspect();
                         return Ok(());
                     }
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.heard = Transactions::default();
+                    self.heard = Transactions::of(self.changes.table);
                     let now = self.netfilter.generation().await?;
                     // What was lost may be no more than what we have written ourselves.
                     if self.changes.state().whole != Some(now) {
                         tracing::debug!(
-                            "changes of the nft rules were missed; writing table inet warren anew"
+                            table = self.changes.table,
+                            "changes of the nft rules were missed; writing the table anew"
                         );
                         self.changes.suspect();
                         return Ok(());
@@ -177,8 +198,9 @@ impl Listener {
 }
 
 /// Puts what is heard together again: whether the transaction under way has touched the table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Transactions {
+    table: &'static str,
     touched: bool,
 }
 
@@ -191,6 +213,13 @@ struct Made {
 }
 
 impl Transactions {
+    fn of(table: &'static str) -> Self {
+        Self {
+            table,
+            touched: false,
+        }
+    }
+
     /// Those that end in what one read gave.
     fn take(&mut self, bytes: &[u8]) -> Vec<Made> {
         let mut made = Vec::new();
@@ -201,7 +230,7 @@ impl Transactions {
                     process: message.process(),
                 }),
                 Some(_) => {}
-                None => self.touched |= message.is_about_table(),
+                None => self.touched |= message.is_about_table(self.table),
             }
         }
         made
@@ -229,7 +258,7 @@ mod tests {
 
     #[test]
     fn generations_of_ours_are_forgotten_once_heard_of() {
-        let changes = Changes::default();
+        let changes = Changes::of("warren");
         changes.wrote(7);
         assert!(!changes.state().is_own(7), "nobody listens yet");
         changes.state().heard = true;

@@ -1,7 +1,7 @@
 //! The netlink messages that [`netfilter`](super::netfilter) sends and reads, byte by byte: headers and alignment as in
 //! netlink(7), types and attributes as in `linux/netfilter/nfnetlink.h` and `nf_tables.h`.
 
-mod attributes;
+pub(crate) mod attributes;
 mod reply;
 mod request;
 
@@ -12,7 +12,7 @@ use warren_plan::OpenPod;
 use super::render::TABLE;
 use super::rules::{PODS_V4, PODS_V6};
 use attributes::Attributes;
-pub(super) use reply::{Message, messages};
+pub(crate) use reply::{Message, messages};
 pub(super) use request::{Batch, Request};
 
 const NLMSG_ERROR: u16 = 2;

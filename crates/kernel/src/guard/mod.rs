@@ -9,10 +9,10 @@
 //!
 //! What somebody else does to the table is heard of at once, and answered by writing all of it anew.
 
-mod changes;
+pub(crate) mod changes;
 mod listing;
-mod message;
-mod netfilter;
+pub(crate) mod message;
+pub(crate) mod netfilter;
 mod render;
 mod rules;
 
@@ -111,7 +111,7 @@ impl Table {
             nft,
             netfilter: Netfilter::open().map_err(GuardError::Netlink)?,
             seen: Mutex::new(None),
-            changes: Changes::default(),
+            changes: Changes::of(render::TABLE),
         })
     }
 
@@ -200,6 +200,15 @@ impl Table {
         Ok(())
     }
 
+    /// Takes note that a transaction that has not touched the table has led from one generation to the next: what was last
+    /// seen of the table still holds. Not to be called while the table is looked at or written.
+    pub(crate) fn passed_by(&self, before: u32, now: u32) {
+        self.changes.passed_by(before, now);
+        if let Some(seen) = self.seen().as_mut().filter(|seen| seen.generation == before) {
+            seen.generation = now;
+        }
+    }
+
     /// A panic elsewhere leaves it whole: it is replaced in one assignment.
     fn seen(&self) -> MutexGuard<'_, Option<Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
@@ -267,13 +276,13 @@ async fn list(nft: &Path) -> Result<Option<Listing>, GuardError> {
         .map_err(GuardError::Listing)
 }
 
-async fn run_script(nft: &Path, text: &str) -> Result<(), GuardError> {
+pub(crate) async fn run_script(nft: &Path, text: &str) -> Result<(), GuardError> {
     let output = run(nft, &["--file", "-"], text).await?;
     if output.status.success() {
         return Ok(());
     }
     Err(GuardError::Refused {
-        act: "change table inet warren",
+        act: "change the rules",
         message: first_lines(&output.stderr),
     })
 }

@@ -19,6 +19,7 @@ use warren_plan::OpenPod;
 
 use super::DropCounter;
 use super::message::{Batch, Message, Request, messages};
+use super::render::TABLE;
 use crate::netlink::{ANSWER_TIMEOUT, DUMP_ATTEMPTS};
 
 /// What one look finds, all of one generation.
@@ -34,7 +35,7 @@ pub(super) struct Look {
 
 /// A netlink socket of nf_tables in one network namespace. Requests go one at a time.
 #[derive(Debug, Clone)]
-pub(super) struct Netfilter {
+pub(crate) struct Netfilter {
     socket: Arc<Mutex<Socket>>,
 }
 
@@ -45,13 +46,13 @@ struct Socket {
 }
 
 /// The generation that the next transaction makes. Zero is left out.
-pub(super) fn next(generation: u32) -> u32 {
+pub(crate) fn next(generation: u32) -> u32 {
     generation.wrapping_add(1).max(1)
 }
 
 impl Netfilter {
     /// Opens a socket in the namespace of the calling thread.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let descriptor = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -70,8 +71,26 @@ impl Netfilter {
     }
 
     /// The generation of the rules now.
-    pub(super) async fn generation(&self) -> io::Result<u32> {
+    pub(crate) async fn generation(&self) -> io::Result<u32> {
         self.with(Socket::generation).await
+    }
+
+    /// The counters of a table; none without it.
+    pub(crate) async fn counters(&self, table: &'static str) -> io::Result<Vec<DropCounter>> {
+        self.with(move |socket| {
+            for _ in 0..DUMP_ATTEMPTS {
+                let mut counters = Vec::new();
+                let asked = socket.ask(Request::counters(table), |message| {
+                    counters.extend(message.counter())
+                });
+                match missing_is_empty(asked) {
+                    Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+                    other => return other.map(|()| counters),
+                }
+            }
+            Err(Errno::EAGAIN.into())
+        })
+        .await
     }
 
     /// Looks at counters, and at the open pods unless the rules are of the generation known.
@@ -126,7 +145,7 @@ impl Socket {
                 ..Look::default()
             };
             let counters = &mut look.counters;
-            missing_is_empty(self.ask(Request::counters(), |message| {
+            missing_is_empty(self.ask(Request::counters(TABLE), |message| {
                 counters.extend(message.counter());
             }))?;
             if known != Some(look.generation) {

@@ -1,17 +1,25 @@
-//! Network policy as nft text: what [`warren_policy::compile()`] makes, rendered for the pods of a node.
+//! Network policy: what [`warren_policy::compile()`] makes, rendered for a node as the nft table `inet warren-policy`, and kept in
+//! force. It outlives the agent.
 //!
-//! Pure functions so far. **Nothing installs this text**: the agent does not enforce policy yet. What is left to do beside
-//! that: host endpoints, the logging of denied packets, reading back what is installed and its counters, and sweeping the table
-//! away when Warren is removed.
+//! | module | what it is about |
+//! |---|---|
+//! | `table`, `elements` | a table as a value, its text, and the text that makes it of another |
+//! | `render`, `rule`, `dispatch`, `names`, `parts` | a rule set to such a table |
+//! | `installed` | the table in the kernel |
 //!
 //! A transaction must fit into the send buffer of nft's socket. Root raises that as far as it needs; root of a user namespace may
 //! not, and a table with 500 sets of 1,000 pods was refused there (`Message too long`).
 
+mod dispatch;
 mod elements;
+pub(crate) mod installed;
 mod names;
+mod parts;
 mod render;
 mod rule;
 mod table;
 
+pub use dispatch::CUT_MARK;
+pub use installed::Written;
 pub use render::render;
-pub use table::{TABLE, Table};
+pub use table::{CUT, Denial, TABLE, Table, UNKNOWN_POD};

@@ -2,9 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 use warren_model::PodName;
-use warren_policy::{Cluster, Input, Labels, NamedPort, NetworkSet, Pod, Policy, Protocol, compile};
+use warren_policy::{
+    Cluster, HostEndpoint, Input, Interface, Labels, NamedPort, NetworkSet, Pod, Policy, Protocol, compile,
+};
 use warren_policy::{kubernetes, warren};
 
 use super::*;
@@ -126,22 +130,87 @@ fn names_that_somebody_chose_do_not_leave_their_comment() {
     );
 }
 
+/// Where the chain of a pod's address leads.
+fn leads(text: &str, address: &str, direction: &str) -> Vec<String> {
+    let address = match address.parse().unwrap() {
+        IpAddr::V4(v4) => format!("{:08x}", v4.to_bits()),
+        IpAddr::V6(v6) => format!("{:032x}", v6.to_bits()),
+    };
+    let start = format!("add rule inet warren-policy at-{address}-{direction} ");
+    let rules = text.lines().filter_map(|line| line.strip_prefix(&start));
+    rules.map(str::to_owned).collect()
+}
+
 #[test]
-fn pods_without_policies_are_led_nowhere() {
-    let text = text(&[]);
-    assert!(!text.contains(" goto "), "{text}");
-    let text = self::text(&[kubernetes(
+fn pods_are_led_by_their_address_and_what_is_no_known_pods_is_dropped() {
+    let text = text(&[kubernetes(
         "db",
         json!({"podSelector": {"matchLabels": {"app": "db"}}}),
     )]);
-    let led: Vec<&str> = text.lines().filter(|line| line.contains(" goto ")).collect();
-    assert_eq!(
-        led,
-        [
-            "add element inet warren-policy ingress-v4 { 10.244.1.6 : goto pod-fe145da1741334bc-ingress }",
-            "add element inet warren-policy ingress-v6 { fd10:244:1::6 : goto pod-fe145da1741334bc-ingress }",
-        ]
-    );
+    for (address, direction, to) in [
+        ("10.244.1.5", "ingress", "accept"),
+        ("10.244.1.6", "ingress", "goto pod-fe145da1741334bc-ingress"),
+        ("fd10:244:1::6", "ingress", "goto pod-fe145da1741334bc-ingress"),
+        ("10.244.1.6", "egress", "accept"),
+    ] {
+        assert_eq!(leads(&text, address, direction), [to], "{address} {direction}");
+    }
+    for (chain, interface) in [
+        ("from-pods", "iifname"),
+        ("from-pods-to-node", "iifname"),
+        ("to-pods", "oifname"),
+    ] {
+        let mut rules = text.lines().filter(|line| line.contains(&format!(" {chain} ")));
+        assert_eq!(
+            rules.next_back(),
+            Some(
+                format!(
+                    "add rule inet warren-policy {chain} {interface} \"wrn*\" counter name \"unknown-pod\" goto denied"
+                )
+                .as_str()
+            )
+        );
+    }
+}
+
+#[test]
+fn host_endpoints_keep_their_failsafe_ports_open_and_their_link_alive() {
+    let host = |name: &str, interface: Option<Interface>, default_allow: bool| HostEndpoint {
+        name: name.to_owned(),
+        labels: Labels::from_iter([("host", name)]),
+        node: "node1".parse().unwrap(),
+        expected_addresses: vec!["192.0.2.1".parse().unwrap()],
+        interface,
+        ports: Vec::new(),
+        default_allow,
+    };
+    let cluster = Cluster {
+        host_endpoints: vec![
+            host("every", Some(Interface::Every), false),
+            host("by-address", None, true),
+            host("named", Some(Interface::Named("eth0".to_owned())), false),
+        ],
+        ..Cluster::default()
+    };
+    let policies = [global(
+        "ssh",
+        json!({"selector": "host == 'named'", "ingress": [{"action": "Deny", "protocol": "TCP"}]}),
+    )];
+    let mut input = Input::new(&policies, &cluster);
+    input.failsafe = input
+        .failsafe
+        .with_mesh(&warren_model::Mesh::default().ports)
+        .with_ipip();
+    let text = render(&compile(&input)).text();
+    let base: Vec<_> = text
+        .lines()
+        .filter(|line| {
+            [" to-node ", " from-node "]
+                .iter()
+                .any(|chain| line.contains(chain))
+        })
+        .collect();
+    insta::assert_snapshot!(base.join("\n"));
 }
 
 /// Who may reach the database, by the label `app`.
@@ -170,22 +239,21 @@ fn a_pod_that_comes_changes_elements_and_no_rule() {
     });
     let policies = [database("web")];
     let lines = difference((&policies, &few), (&policies, &more));
-    assert!(!lines.is_empty());
-    for line in &lines {
-        assert!(line.starts_with("add element inet warren-policy "), "{line}");
-        assert!(
-            line.contains("10.244.1.9") || line.contains("fd10:244:1::9"),
-            "{line}"
-        );
-    }
+    assert!(lines.iter().any(|line| line.starts_with("add element ")));
+    let about_it = |line: &&String| {
+        [
+            "10.244.1.9",
+            "fd10:244:1::9",
+            "at-0af40109-",
+            "at-fd100244000100000000000000000009-",
+        ]
+        .iter()
+        .any(|it| line.contains(it))
+    };
+    assert_eq!(lines.iter().find(|line| !about_it(line)), None);
     let gone = difference((&policies, &more), (&policies, &few));
-    assert_eq!(
-        gone,
-        lines
-            .iter()
-            .map(|line| line.replacen("add", "delete", 1))
-            .collect::<Vec<_>>()
-    );
+    assert!(gone.iter().any(|line| line.starts_with("delete element ")));
+    assert_eq!(gone.iter().find(|line| !about_it(line)), None);
     assert_eq!(difference((&policies, &few), (&policies, &few)), [""; 0]);
 }
 
@@ -221,10 +289,10 @@ fn a_policy_that_comes_first_leaves_the_chains_of_others_as_they_are() {
         (&[first, database("web")], &cluster),
     );
     assert!(!lines.is_empty());
-    assert!(
-        lines
-            .iter()
-            .all(|line| line.starts_with("add ") && !line.contains("shop/db")),
-        "{lines:#?}"
-    );
+    // But for where the selected pod is led, things are added only.
+    let adds = |line: &&String| {
+        line.starts_with("add ") || line.contains(" at-0af40105-") || line.contains(" at-fd10")
+    };
+    assert_eq!(lines.iter().find(|line| !adds(line)), None);
+    assert!(lines.iter().all(|line| !line.contains("shop/db")), "{lines:#?}");
 }

@@ -2,13 +2,16 @@
 
 use ipnet::IpNet;
 use warren_model::Family;
+use warren_model::fnv::Fnv;
 use warren_policy::ruleset::{AddressSet, End, PolicyRules, Ports, Rule};
 use warren_policy::{Action, Direction, PortRange, Protocol, RuleSet};
 
-use super::render::version;
+use super::parts::{comment, deny, plain, version};
+use super::table::{Denial, Table};
 
 /// The rules that one rule becomes: as many as there are families and ways to say its ports, none if it can never match.
 pub(super) fn statements(
+    table: &mut Table,
     rules: &RuleSet,
     policy: &PolicyRules,
     rule: &Rule,
@@ -21,7 +24,17 @@ pub(super) fn statements(
     };
     let action = match rule.action {
         Action::Allow => format!("accept{}", comment(&name)),
-        Action::Deny => format!("counter drop{}", comment(&name)),
+        Action::Deny => deny(
+            table,
+            Denial {
+                policy: policy.id.to_string(),
+                rule: if policy.refused {
+                    format!("{direction}: refused")
+                } else {
+                    format!("{direction}[{}]", rule.written)
+                },
+            },
+        ),
         Action::Pass => format!("return{}", comment(&name)),
         Action::Log => format!(
             "limit rate 10/second log prefix \"warren {}: \"",
@@ -44,22 +57,22 @@ pub(super) fn statements(
     lines
 }
 
-/// The nft set of a set's addresses of a family. One with networks is another kind of set, so it has another name.
+/// The nft set of a set's addresses of a family. One with networks is another kind of set, so it has another name; and another
+/// one whenever its networks change, because such a set is not changed but made anew, with the rules that use it.
 pub(super) fn set_name(set: &AddressSet, family: Family) -> String {
-    let nets = if set.nets.is_empty() { "" } else { "-nets" };
-    format!("{}{nets}-{}", set.name, version(family))
-}
-
-/// A comment, of what may stand in one: the names in it are whatever somebody chose.
-pub(super) fn comment(text: &str) -> String {
-    // NFTNL_UDATA_COMMENT_MAXLEN is 128, with the end of the text.
-    format!(" comment \"{}\"", plain(text, 120))
-}
-
-fn plain(text: &str, longest: usize) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || " -_./:,[]".contains(c);
-    let text = text.chars().take(longest);
-    text.map(|c| if allowed(c) { c } else { '?' }).collect()
+    if set.nets.is_empty() {
+        return format!("{}-{}", set.name, version(family));
+    }
+    let mut hash = Fnv::new();
+    for net in &set.nets {
+        hash.update(&net.to_string());
+        hash.update(" ");
+    }
+    for address in &set.addresses {
+        hash.update(&address.to_string());
+        hash.update(" ");
+    }
+    format!("{}-nets-{:016x}-{}", set.name, hash.finish(), version(family))
 }
 
 /// The families to say a rule for; `None` says it for both at once, where no part of it is about addresses.
@@ -199,7 +212,7 @@ fn ports(rules: &RuleSet, rule: &Rule, family: Option<Family>) -> Vec<Vec<String
 }
 
 /// Ports as a set without overlaps; `None` if there are none.
-fn numbers(ranges: &[PortRange]) -> Option<String> {
+pub(super) fn numbers(ranges: &[PortRange]) -> Option<String> {
     let mut sorted = ranges.to_vec();
     sorted.sort_unstable();
     let mut merged: Vec<PortRange> = Vec::new();

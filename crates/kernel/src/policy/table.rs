@@ -8,6 +8,15 @@ use super::elements::{Element, Elements};
 /// The table, of family inet. It is not the guard's: that one stands whatever policy says.
 pub const TABLE: &str = "warren-policy";
 
+/// The chain where all that is denied ends.
+pub(super) const DENIED: &str = "denied";
+
+/// The counter of what went to or came from a veth whose pod no policy has been made for yet.
+pub const UNKNOWN_POD: &str = "unknown-pod";
+
+/// The counter of packets of connections that were cut.
+pub const CUT: &str = "cut";
+
 /// What is in the table. Things of one name are always made the same way, so only their contents can differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
@@ -15,6 +24,17 @@ pub struct Table {
     pub(super) sets: BTreeMap<String, Set>,
     /// Chains by name.
     pub(super) chains: BTreeMap<String, Chain>,
+    /// Counters of what is denied, by name.
+    pub(super) counters: BTreeMap<String, Denial>,
+}
+
+/// Who denies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Denial {
+    /// The policy, or those of which none allows it.
+    pub policy: String,
+    /// Which of its rules: `ingress[0]`; or why, where it is none.
+    pub rule: String,
 }
 
 /// A set or a map.
@@ -45,6 +65,11 @@ pub(super) struct Chain {
 }
 
 impl Table {
+    /// Who denies what is counted under these names.
+    pub fn denials(&self) -> &BTreeMap<String, Denial> {
+        &self.counters
+    }
+
     /// The text that makes the table this, whatever it was before, in one transaction.
     pub fn text(&self) -> String {
         let mut text = Text::default();
@@ -66,6 +91,13 @@ impl Table {
         for (name, set) in new_sets {
             let word = set.kind.word();
             text.line(format_args!("add {word} inet {TABLE} {name} {{ {} }}", set.make));
+        }
+        for name in self
+            .counters
+            .keys()
+            .filter(|name| !before.counters.contains_key(*name))
+        {
+            text.line(format_args!("add counter inet {TABLE} {name}"));
         }
         // All chains before any rule: rules jump to chains.
         let new_chains = self
@@ -110,6 +142,13 @@ impl Table {
         }
         for name in gone() {
             text.line(format_args!("delete chain inet {TABLE} {name}"));
+        }
+        for name in before
+            .counters
+            .keys()
+            .filter(|name| !self.counters.contains_key(*name))
+        {
+            text.line(format_args!("delete counter inet {TABLE} {name}"));
         }
         text.0
     }

@@ -10,10 +10,9 @@ use super::{
     NFTA_TABLE_NAME, NLMSG_DONE, NLMSG_ERROR, part, pod_of,
 };
 use crate::guard::DropCounter;
-use crate::guard::render::TABLE;
 
 /// The messages in what one read gave. What is cut off is left out.
-pub(in crate::guard) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
         let message = bytes.get(..length).filter(|_| length >= HEADER_BYTES)?;
@@ -23,27 +22,27 @@ pub(in crate::guard) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Messa
 }
 
 /// A message that came, header and all.
-pub(in crate::guard) struct Message<'a>(&'a [u8]);
+pub(crate) struct Message<'a>(&'a [u8]);
 
 impl<'a> Message<'a> {
-    pub(in crate::guard) fn sequence(&self) -> u32 {
+    pub(crate) fn sequence(&self) -> u32 {
         u32::from_ne_bytes(part(self.0, 8))
     }
 
     /// Somebody changed what was being listed.
-    pub(in crate::guard) fn is_interrupted(&self) -> bool {
+    pub(crate) fn is_interrupted(&self) -> bool {
         const NLM_F_DUMP_INTR: u16 = 0x10;
         u16::from_ne_bytes(part(self.0, 6)) & NLM_F_DUMP_INTR != 0
     }
 
     /// The end of a list.
-    pub(in crate::guard) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.kind() == NLMSG_DONE
     }
 
     /// The error number that a request is answered with, 0 for none; `None` if this is something else. A list may end
     /// with one as well.
-    pub(in crate::guard) fn error(&self) -> Option<i32> {
+    pub(crate) fn error(&self) -> Option<i32> {
         let number = || i32::from_ne_bytes(part(self.0, HEADER_BYTES)).saturating_neg();
         match self.kind() {
             NLMSG_ERROR => Some(number()),
@@ -52,29 +51,29 @@ impl<'a> Message<'a> {
         }
     }
 
-    pub(in crate::guard) fn generation(&self) -> Option<u32> {
+    pub(crate) fn generation(&self) -> Option<u32> {
         let of_kind = self.kind() == NFT_MSG_NEWGEN;
         let value = find(self.attributes(), NFTA_GEN_ID).filter(|_| of_kind)?;
         Some(u32::from_be_bytes(*value.first_chunk()?))
     }
 
     /// The name of the process whose transaction has made this generation.
-    pub(in crate::guard) fn process(&self) -> Option<String> {
+    pub(crate) fn process(&self) -> Option<String> {
         let of_kind = self.kind() == NFT_MSG_NEWGEN;
         let name = find(self.attributes(), NFTA_GEN_PROC_NAME).filter(|_| of_kind)?;
         Some(text(name))
     }
 
-    /// Whether it is about our table or something in it.
-    pub(in crate::guard) fn is_about_table(&self) -> bool {
+    /// Whether it is about the table of that name and family inet, or something in it.
+    pub(crate) fn is_about_table(&self, table: &str) -> bool {
         let [family]: [u8; 1] = part(self.0, HEADER_BYTES);
         self.kind() >> 8 == NFNL_SUBSYS_NFTABLES
             && self.kind() != NFT_MSG_NEWGEN
             && i32::from(family) == libc::NFPROTO_INET
-            && find(self.attributes(), NFTA_TABLE_NAME).is_some_and(|name| text(name) == TABLE)
+            && find(self.attributes(), NFTA_TABLE_NAME).is_some_and(|name| text(name) == table)
     }
 
-    pub(in crate::guard) fn counter(&self) -> Option<DropCounter> {
+    pub(crate) fn counter(&self) -> Option<DropCounter> {
         let attributes = self.attributes();
         let name = find(attributes, NFTA_OBJ_NAME).filter(|_| self.kind() == NFT_MSG_NEWOBJ)?;
         let data = find(attributes, NFTA_OBJ_DATA)?;
@@ -87,7 +86,7 @@ impl<'a> Message<'a> {
     }
 
     /// The open pods of a family in this part of their list.
-    pub(in crate::guard) fn pods(&self, v6: bool) -> impl Iterator<Item = OpenPod> + use<'a> {
+    pub(crate) fn pods(&self, v6: bool) -> impl Iterator<Item = OpenPod> + use<'a> {
         let of_kind = self.kind() == NFT_MSG_NEWSETELEM;
         let list = find(self.attributes(), NFTA_SET_ELEM_LIST_ELEMENTS).filter(|_| of_kind);
         attributes(list.unwrap_or_default())
@@ -95,11 +94,19 @@ impl<'a> Message<'a> {
             .filter_map(move |key| pod_of(key, v6))
     }
 
-    fn kind(&self) -> u16 {
+    /// Subsystem and number.
+    pub(crate) fn kind(&self) -> u16 {
         u16::from_ne_bytes(part(self.0, 4))
     }
 
-    fn attributes(&self) -> &'a [u8] {
+    /// The family, of the header that all of netfilter's messages have.
+    pub(crate) fn family(&self) -> u8 {
+        let [family] = part(self.0, HEADER_BYTES);
+        family
+    }
+
+    /// What follows the headers.
+    pub(crate) fn attributes(&self) -> &'a [u8] {
         self.0
             .get(HEADER_BYTES + FAMILY_HEADER_BYTES..)
             .unwrap_or_default()

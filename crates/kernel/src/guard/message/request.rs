@@ -9,7 +9,6 @@ use super::{
     NFT_MSG_NEWSETELEM, NFT_OBJECT_COUNTER, NFTA_DATA_VALUE, NFTA_LIST_ELEM, NFTA_OBJ_TABLE, NFTA_OBJ_TYPE,
     NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, key_of, set,
 };
-use crate::guard::render::TABLE;
 
 /// Elements a message: an attribute has at most 64 KiB, and one element takes less than 64 bytes.
 const ELEMENTS_AT_MOST: usize = 500;
@@ -29,10 +28,10 @@ impl Request {
         }
     }
 
-    /// For all counters of the table.
-    pub(in crate::guard) fn counters() -> Self {
+    /// For all counters of a table.
+    pub(in crate::guard) fn counters(table: &str) -> Self {
         let mut attributes = Attributes::default();
-        attributes.text(NFTA_OBJ_TABLE, TABLE);
+        attributes.text(NFTA_OBJ_TABLE, table);
         attributes.number(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER);
         Self {
             kind: NFT_MSG_GETOBJ,

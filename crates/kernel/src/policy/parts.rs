@@ -1,0 +1,43 @@
+//! Pieces of rules that all parts of the table share.
+
+use warren_model::Family;
+use warren_model::fnv::fnv1a;
+
+use super::table::{DENIED, Denial, Table};
+
+/// What ends a rule that denies: it is counted under its name, and goes where all that is denied goes.
+pub(super) fn deny(table: &mut Table, denial: Denial) -> String {
+    let text = format!("{} / {}", denial.policy, denial.rule);
+    let name = format!("deny-{:016x}", fnv1a(&text));
+    let comment = comment(&format!("{}, {}", denial.rule, denial.policy));
+    table.counters.insert(name.clone(), denial);
+    format!("counter name \"{name}\" goto {DENIED}{comment}")
+}
+
+/// A comment, of what may stand in one: the names in it are whatever somebody chose.
+pub(super) fn comment(text: &str) -> String {
+    // NFTNL_UDATA_COMMENT_MAXLEN is 128, with the end of the text.
+    format!(" comment \"{}\"", plain(text, 120))
+}
+
+/// As much of a text as fits, of characters that nft takes in a quoted text.
+pub(super) fn plain(text: &str, longest: usize) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || " -_./:,[]".contains(c);
+    let text = text.chars().take(longest);
+    text.map(|c| if allowed(c) { c } else { '?' }).collect()
+}
+
+/// What the names of sets of a family end in.
+pub(super) fn version(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "v4",
+        Family::V6 => "v6",
+    }
+}
+
+pub(super) fn address_type(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4_addr",
+        Family::V6 => "ipv6_addr",
+    }
+}

@@ -20,6 +20,7 @@
 //! | [`greet`] | causing handshakes with new peers |
 //! | [`attachments`] | which pods hold which addresses, on disk |
 //! | [`pods`], [`cni_server`], [`cni_conf`] | attaching pods, the socket it is asked on, and how the runtime learns of it |
+//! | [`policy`] | network policy: compiled, put in force, and kept so |
 //! | [`boot_guard`] | the guard a node boots with |
 //! | [`opening`] | the state folder at the start, waited for if its disk takes nothing |
 //! | [`endpoints`] | where peers were to be sent to, by which those that roamed are told |
@@ -43,6 +44,7 @@ pub mod metrics;
 pub mod mtu_probe;
 pub mod opening;
 pub mod pods;
+pub mod policy;
 pub mod publish;
 pub mod ready;
 pub mod reconcile;

@@ -1,5 +1,6 @@
 //! What the agent counts. Names get the prefix `warren_`, counters the suffix `_total`.
 
+mod policy;
 mod steward;
 mod watches;
 
@@ -14,6 +15,7 @@ use warren_cni_wire::Outcome;
 use warren_model::status::AgentStatus;
 use warren_telemetry::{MetricDescription, Registry};
 
+pub use self::policy::PolicyMetrics;
 pub use self::steward::StewardMetrics;
 pub use self::watches::register_watches;
 use crate::view::View;
@@ -27,6 +29,8 @@ pub struct Metrics {
     pub cni: CniMetrics,
     /// Of the mesh as this node sees it.
     pub mesh: MeshMetrics,
+    /// Of network policy.
+    pub policy: PolicyMetrics,
     /// Of reporting for the whole mesh.
     pub steward: StewardMetrics,
 }
@@ -38,6 +42,7 @@ impl Metrics {
             pass: PassMetrics::new(registry),
             cni: CniMetrics::new(registry),
             mesh: MeshMetrics::new(registry),
+            policy: PolicyMetrics::new(registry),
             steward: StewardMetrics::new(registry),
         }
     }

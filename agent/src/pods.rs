@@ -17,6 +17,7 @@ use warren_model::{Lane, NodeName};
 use warren_plan::Attachment;
 
 use crate::attachments::{AddError, Label, Record, SharedAttachments, StoreError, host_interface, pod_mac};
+use crate::policy::{Admission, PolicyHandle};
 use crate::reconcile::{NewPod, OpenedBy, ReconcileHandle};
 use crate::view::View;
 
@@ -26,6 +27,7 @@ pub struct Pods {
     node: NodeName,
     kernel: Arc<Kernel>,
     attachments: SharedAttachments,
+    policy: PolicyHandle,
     reconcile: ReconcileHandle,
 }
 
@@ -35,12 +37,14 @@ impl Pods {
         node: NodeName,
         kernel: Arc<Kernel>,
         attachments: SharedAttachments,
+        policy: PolicyHandle,
         reconcile: ReconcileHandle,
     ) -> Self {
         Self {
             node,
             kernel,
             attachments,
+            policy,
             reconcile,
         }
     }
@@ -151,7 +155,7 @@ impl Pods {
 
     fn view(&self) -> Result<Arc<View>, PodError> {
         let view = self.reconcile.last();
-        if view.desired.is_some() {
+        if view.desired.is_some() && self.policy.is_in_force() {
             Ok(view)
         } else {
             Err(PodError::NotInSync)
@@ -183,7 +187,14 @@ impl Pods {
     }
 
     async fn connect(&self, owner: &Owner, pod: Option<&PodRef>, link: &PodLink) -> Result<(), PodError> {
-        veth::create(link).await?;
+        // Side by side: neither needs the other, and nothing passes before the guard lets it.
+        let (made, admitted) = tokio::join!(veth::create(link), self.policy.admit(pod));
+        made?;
+        match admitted.ok_or(PodError::Stopping)? {
+            Admission::Admitted => {}
+            Admission::NotInSync => return Err(PodError::NotInSync),
+            Admission::Failed(error) => return Err(PodError::Policy { error }),
+        }
         let attachment = Attachment {
             pod: pod.map_or_else(|| owner.to_string(), ToString::to_string),
             interface: link.host_name.clone(),
@@ -232,7 +243,9 @@ impl Pods {
         veth::delete(&host_interface(owner)).await?;
         // Routes and neighbours have gone with the veth. Its end is an event, so a pass follows that has the guard forget it;
         // nobody waits for it, because what is open for a veth that is not there lets nothing through.
-        Ok(self.attachments.remove(owner)?)
+        self.attachments.remove(owner)?;
+        self.policy.look();
+        Ok(())
     }
 
     /// Takes down what a runtime has done with. That the disk does not take the change is no reason for the pod to stay: on
@@ -325,6 +338,12 @@ pub enum PodError {
         /// Why.
         error: String,
     },
+    /// Its policy could not be put in force.
+    #[error("the pod's network policy cannot be put in force: {error}")]
+    Policy {
+        /// Why.
+        error: String,
+    },
     /// A step that the pod depends on failed.
     #[error("{action} failed: {error}")]
     Step {
@@ -354,9 +373,11 @@ impl PodError {
             Self::Differs { .. } => ErrorCode::ATTACHMENT_DIFFERS,
             Self::Record(AddError::Allocate(_)) => ErrorCode::ADDRESSES_EXHAUSTED,
             Self::Record(AddError::Store(_)) | Self::Store(_) => ErrorCode::IO_FAILURE,
-            Self::Veth(_) | Self::Pass { .. } | Self::Step { .. } | Self::Stale { .. } => {
-                ErrorCode::AGENT_FAILURE
-            }
+            Self::Veth(_)
+            | Self::Pass { .. }
+            | Self::Policy { .. }
+            | Self::Step { .. }
+            | Self::Stale { .. } => ErrorCode::AGENT_FAILURE,
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::metrics::{Metrics, register_watches};
 use crate::mtu_probe::{self, Holes};
 use crate::opening;
 use crate::pods::Pods;
+use crate::policy::{self, Enforcer};
 use crate::publish::Publishing;
 use crate::ready::Follower;
 use crate::reconcile::{Parts, ReconcileHandle, Reconciler, plan_report};
@@ -152,6 +153,19 @@ pub async fn run(config: Config) -> Result<()> {
         readiness.clone(),
         watches.health(),
     );
+    let alterations = kernel
+        .policy_alterations()
+        .context("cannot watch the kernel's rules")?;
+    let (enforcer, policy) = Enforcer::new(policy::Parts {
+        node: node.clone(),
+        kernel: Arc::clone(&kernel),
+        attachments: attachments.clone(),
+        policy: watches.subscribe_policy(),
+        snapshots: watches.subscribe(),
+        watches: watches.health(),
+        metrics: metrics.policy,
+        gate: readiness.gate("policy-in-force"),
+    });
     let (known, steward_known) = watch::channel(None);
     let steward = Steward::new(StewardConfig {
         node: node.clone(),
@@ -167,7 +181,13 @@ pub async fn run(config: Config) -> Result<()> {
         credentials: writing,
         published: readiness.gate("key-published"),
     };
-    let pods = Pods::new(node.clone(), Arc::clone(&kernel), attachments, handle.clone());
+    let pods = Pods::new(
+        node.clone(),
+        Arc::clone(&kernel),
+        attachments,
+        policy,
+        handle.clone(),
+    );
     let admin = routes(
         admin,
         &node,
@@ -180,6 +200,7 @@ pub async fn run(config: Config) -> Result<()> {
 
     let mut tasks = JoinSet::new();
     tasks.spawn(reconciler.run(kernel_events, drain.clone(), liveness.watch("reconcile", STUCK)));
+    tasks.spawn(enforcer.run(alterations, drain.clone(), liveness.watch("policy", STUCK)));
     tasks.spawn(follower.run(handle.views(), drain.clone()));
     tasks.spawn(publishing.run(handle.views(), drain.clone()));
     tasks.spawn(mtu_probe::run(handle.views(), mtu_found, drain.clone()));

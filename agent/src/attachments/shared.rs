@@ -103,6 +103,14 @@ impl SharedAttachments {
             .collect()
     }
 
+    /// Whose each attachment is, as `namespace/name` where that is known, and its addresses.
+    pub fn all(&self) -> Vec<(Owner, Option<String>, Vec<IpAddr>)> {
+        let inner = self.lock();
+        let each = inner.store.iter();
+        each.map(|(owner, record, addresses)| (owner.clone(), record.pod.clone(), addresses))
+            .collect()
+    }
+
     /// Whether another pod would be given addresses.
     ///
     /// # Errors

@@ -1,0 +1,110 @@
+//! What is counted of network policy.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use warren_kernel::DropCounter;
+use warren_kernel::policy::{Denial, Written};
+use warren_telemetry::Registry;
+
+use super::{count, number};
+
+/// Metrics of network policy.
+#[derive(Debug, Clone)]
+pub struct PolicyMetrics {
+    duration: Histogram,
+    writes: Family<HowLabels, Counter>,
+    failures: Counter,
+    connections_cut: Counter,
+    denied: Family<DenialLabels, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HowLabels {
+    how: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DenialLabels {
+    policy: String,
+    rule: String,
+}
+
+impl PolicyMetrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            duration: Histogram::new(exponential_buckets(0.001, 2.0, 12)),
+            writes: Family::default(),
+            failures: Counter::default(),
+            connections_cut: Counter::default(),
+            denied: Family::default(),
+        };
+        registry.register(
+            "policy_update_duration_seconds",
+            "Time from the reason to look at policy until it is in force in the kernel",
+            metrics.duration.clone(),
+        );
+        let help = "Changes of the nft table of policy: by what differs, or all of it";
+        registry.register_labelled("policy_writes", help, &["how"], metrics.writes.clone());
+        registry.register(
+            "policy_update_failures",
+            "Updates of policy that did not reach the kernel; what was in force before stays so",
+            metrics.failures.clone(),
+        );
+        registry.register(
+            "policy_connections_cut",
+            "Connections that were cut because policy forbids them since they were opened",
+            metrics.connections_cut.clone(),
+        );
+        let help = "Packets that policy has denied since its table was made, by the policy and its rule";
+        registry.register_labelled(
+            "policy_denied_packets",
+            help,
+            &["policy", "rule"],
+            metrics.denied.clone(),
+        );
+        metrics
+    }
+
+    /// Counts an update.
+    pub fn updated(&self, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts what an update has written.
+    pub fn wrote(&self, written: Written) {
+        let how = match written {
+            Written::Nothing => return,
+            Written::Difference(_) => "difference",
+            Written::Whole => "whole",
+        };
+        self.writes.get_or_create(&HowLabels { how }).inc();
+    }
+
+    /// Counts an update that failed.
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+
+    /// Counts connections that were cut.
+    pub fn cut(&self, connections: usize) {
+        self.connections_cut.inc_by(count(connections));
+    }
+
+    /// Shows what was denied. Series of rules that are no more go.
+    pub fn denied(&self, denials: &BTreeMap<String, Denial>, counters: &[DropCounter]) {
+        self.denied.clear();
+        for counter in counters {
+            if let Some(Denial { policy, rule }) = denials.get(&counter.reason).cloned() {
+                self.denied
+                    .get_or_create(&DenialLabels { policy, rule })
+                    .set(number(counter.packets));
+            }
+        }
+    }
+}

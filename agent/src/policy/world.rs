@@ -1,0 +1,147 @@
+//! What policies are compiled against here: the cluster as the watches show it, with this node's pods as they are attached.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use warren_cluster::Snapshot;
+use warren_cluster::policy::{PolicyObjects, PolicySnapshot, WithUid};
+use warren_ipam::Owner;
+use warren_model::{NodeName, PodName};
+use warren_policy::{Cluster, Labels, Pod};
+
+/// The cluster as policy sees it, kept from one time to the next so that what has not changed need not be made again.
+#[derive(Debug)]
+pub(super) struct World {
+    node: NodeName,
+    cluster: Cluster,
+    /// What the first of the cluster's pods were made of, in the same order.
+    shown: Vec<Arc<WithUid<Pod>>>,
+    objects: Arc<PolicyObjects>,
+}
+
+/// An attachment: whose it is, `namespace/name` where that is known, and its addresses.
+pub(super) type Attached = (Owner, Option<String>, Vec<IpAddr>);
+
+impl World {
+    /// An empty one, seen from a node.
+    pub(super) fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            cluster: Cluster::default(),
+            shown: Vec::new(),
+            objects: Arc::default(),
+        }
+    }
+
+    /// The cluster as of the last update.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Brings it up to date. `own` are the node's own addresses.
+    pub(super) fn update(
+        &mut self,
+        policy: &PolicySnapshot,
+        mesh: &Snapshot,
+        attached: &[Attached],
+        own: &[IpAddr],
+    ) {
+        self.update_pods(&policy.pods);
+        self.attach(attached);
+        if !Arc::ptr_eq(&self.objects, &policy.objects) {
+            self.objects = Arc::clone(&policy.objects);
+            self.cluster.namespaces.clone_from(&self.objects.namespaces);
+            self.cluster.network_sets.clone_from(&self.objects.network_sets);
+            self.cluster
+                .host_endpoints
+                .clone_from(&self.objects.host_endpoints);
+        }
+        let nodes = mesh.nodes.values();
+        self.cluster.nodes = nodes
+            .map(|it| (it.name.clone(), it.internal_ips.clone()))
+            .collect();
+        let here = self.cluster.nodes.entry(self.node.clone()).or_default();
+        for address in own {
+            if !address.is_loopback() && !here.contains(address) {
+                here.push(*address);
+            }
+        }
+    }
+
+    /// Takes over each pod that is the same as before, and makes the others anew. Both lists are in the same order.
+    fn update_pods(&mut self, now: &[Arc<WithUid<Pod>>]) {
+        let before = std::mem::take(&mut self.shown);
+        let pods = std::mem::take(&mut self.cluster.pods);
+        let mut before = before.into_iter().zip(pods).peekable();
+        for shown in now {
+            while before
+                .next_if(|(other, _)| key(&other.read).lt(key(&shown.read)))
+                .is_some()
+            {}
+            let same = before.next_if(|(other, _)| Arc::ptr_eq(other, shown));
+            // Those of this node have the addresses they were given here.
+            let same = same.filter(|(_, pod)| pod.node.as_ref() != Some(&self.node));
+            self.cluster
+                .pods
+                .push(same.map_or_else(|| shown.read.clone(), |(_, pod)| pod));
+        }
+        self.shown = now.to_vec();
+    }
+
+    /// Gives this node's pods the addresses of their attachments, whatever the API says: it says so later. An attachment that is no
+    /// pod's of Kubernetes is a pod without labels, in no namespace that there is.
+    fn attach(&mut self, attached: &[Attached]) {
+        let here = self.cluster.pods.iter_mut();
+        let here = here.filter(|pod| pod.node.as_ref() == Some(&self.node));
+        let mut by_name: BTreeMap<String, &mut Pod> = BTreeMap::new();
+        let mut by_address: BTreeMap<IpAddr, String> = BTreeMap::new();
+        for pod in here {
+            let name = pod.name.to_string();
+            for address in std::mem::take(&mut pod.addresses) {
+                by_address.insert(address, name.clone());
+            }
+            by_name.insert(name, pod);
+        }
+        let mut others = Vec::new();
+        for (owner, name, addresses) in attached {
+            // A record that was made anew from its veth does not say whose it is.
+            let found = || addresses.iter().find_map(|address| by_address.get(address));
+            match name.as_ref().or_else(found) {
+                Some(name) => {
+                    // Without an object its veth stays closed.
+                    if let Some(pod) = by_name.get_mut(name) {
+                        pod.addresses.extend(addresses);
+                    }
+                }
+                None => others.push(self::unnamed(owner, addresses, &self.node)),
+            }
+        }
+        self.cluster.pods.extend(others);
+    }
+}
+
+/// What snapshots list pods by: `namespace/name`.
+fn key(pod: &Pod) -> impl Iterator<Item = u8> {
+    let (namespace, name) = (pod.name.namespace.bytes(), pod.name.name.bytes());
+    namespace.chain([b'/']).chain(name)
+}
+
+fn unnamed(owner: &Owner, addresses: &[IpAddr], node: &NodeName) -> Pod {
+    Pod {
+        name: PodName {
+            namespace: String::new(),
+            name: owner.to_string(),
+        },
+        labels: Labels::default(),
+        addresses: addresses.to_vec(),
+        ports: Vec::new(),
+        host_network: false,
+        finished: false,
+        node: Some(node.clone()),
+    }
+}
+
+#[cfg(test)]
+#[path = "world_tests.rs"]
+mod tests;

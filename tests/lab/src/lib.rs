@@ -35,6 +35,7 @@ pub mod demo;
 mod dir;
 mod facts;
 mod keeper;
+pub mod knock;
 mod lab;
 mod layout;
 mod namespaces;

@@ -1,7 +1,7 @@
 //! `warren-lab`: a Kubernetes cluster on one machine, to try Warren and to test it.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,6 +65,8 @@ enum Command {
     PodServe { name: String, ports: Vec<Port> },
     #[command(hide = true)]
     PodTally { job: String },
+    #[command(hide = true)]
+    PodKnock { job: String },
 }
 
 #[derive(Debug, Args)]
@@ -229,6 +231,11 @@ fn run(cli: Cli) -> anyhow::Result<i32> {
         Command::Hold { name } => return hold(name).map(|()| 0),
         Command::PodServe { name, ports } => return serve(name, ports).map(|()| 0),
         Command::PodTally { job } => return send_and_answer(job, &mut io::stdout()).map(|()| 0),
+        Command::PodKnock { job } => {
+            let found = warren_lab::knock::run_job(job)?;
+            writeln!(io::stdout(), "{found}").context("tell what was found")?;
+            return Ok(0);
+        }
         Command::Up(_)
         | Command::Status { .. }
         | Command::Pod(_)
@@ -258,7 +265,8 @@ fn run(cli: Cli) -> anyhow::Result<i32> {
         | Command::Probe
         | Command::Hold { .. }
         | Command::PodServe { .. }
-        | Command::PodTally { .. } => {}
+        | Command::PodTally { .. }
+        | Command::PodKnock { .. } => {}
     }
     Ok(0)
 }

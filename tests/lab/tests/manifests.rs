@@ -21,6 +21,8 @@ async fn a_real_api_server_takes_the_manifests() {
     assert!(applied.status.success(), "{applied:?}");
     for (kind, name) in [
         ("customresourcedefinition", "meshes.warren-mesh.io"),
+        ("customresourcedefinition", "globalnetworkpolicies.warren-mesh.io"),
+        ("customresourcedefinition", "hostendpoints.warren-mesh.io"),
         ("namespace", "warren-system"),
         ("serviceaccount", "warren-agent"),
         ("serviceaccount", "warren-steward"),
@@ -52,6 +54,28 @@ async fn the_rights_that_agents_get_are_those_they_need_and_no_more() {
             "watch",
             "meshes.warren-mesh.io",
             true,
+        ),
+        (reader, "system:serviceaccounts", "watch", "namespaces", true),
+        (
+            reader,
+            "system:serviceaccounts",
+            "watch",
+            "networkpolicies.networking.k8s.io",
+            true,
+        ),
+        (
+            reader,
+            "system:serviceaccounts",
+            "watch",
+            "globalnetworkpolicies.warren-mesh.io",
+            true,
+        ),
+        (
+            reader,
+            "system:serviceaccounts",
+            "patch",
+            "globalnetworkpolicies.warren-mesh.io",
+            false,
         ),
         (reader, "system:serviceaccounts", "patch", "nodes", false),
         (reader, "system:serviceaccounts", "get", "secrets", false),

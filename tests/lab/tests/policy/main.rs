@@ -1,0 +1,14 @@
+//! Network policy as nodes enforce it: real pods, real TCP and UDP, held to what `verdict` says of the same objects.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod changes;
+mod hosts;
+mod outages;
+mod random;
+mod scene;
+mod services;
+mod shrink;
+#[path = "../support/mod.rs"]
+mod support;
+mod written;

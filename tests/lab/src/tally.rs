@@ -28,8 +28,8 @@ const PORT: u16 = 7077;
 const AFTER: Duration = Duration::from_secs(1);
 /// How long a packet's answer may take.
 const LATE: Duration = Duration::from_secs(2);
-/// How long it may take until every packet stream has its first answer.
-const WARM: Duration = Duration::from_secs(20);
+/// How long it may take until every packet stream has its first answer: also where the machine is an emulated one.
+const WARM: Duration = Duration::from_secs(60);
 /// How long a tally may take as a whole.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Bytes of packets that wait for a process which gets no processor for a while: it is not the network that lost them.

@@ -7,7 +7,7 @@
 #   idle       60 s of a mesh of 3 nodes where nothing happens
 #   switch     packets lost while encryption, overlay, fallback and MTU are changed, 4 nodes
 #   rotation   packets lost while keys are rotated, and how long that takes, 5 nodes
-#   policy     compiling 1,000 policies for 10,000 pods; no kernel is involved yet
+#   policy     1,000 policies for 10,000 pods: compiling, one change, memory; TCP with them, beside none and beside iptables' pairs
 #   dataplane  warren-wg beside wireguard-go, gotatun, boringtun-cli (hack/peers.sh gets them) and no tunnel
 #
 #   --json FILE  write the report there too
@@ -63,7 +63,10 @@ main() {
     # The peers.
     case "$name" in
     cni) ensure_debs /usr/lib/cni/ptp=containernetworking-plugins ;;
-    policy) packages=(--package warren-bench) ;;
+    policy)
+        ensure_debs iperf3 iptables
+        packages=(--package warren-bench)
+        ;;
     dataplane)
         ensure_debs iperf3
         peers=$(hack/peers.sh)

@@ -14,8 +14,8 @@ use nix::sys::socket::{
     MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt::RcvBuf, sockopt::RcvBufForce,
 };
 
-use super::namespace::{Hosts, Namespace};
 use super::rate::{self, BATCH, Counted};
+use crate::namespace::{Hosts, Namespace};
 
 /// Room for what arrives while the counter is not running: a loss there would not be the tunnel's.
 const RECEIVE_BUFFER: usize = 16 << 20;

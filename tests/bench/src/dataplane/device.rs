@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::namespace::Namespace;
 use super::system::{System, quiet};
+use crate::namespace::Namespace;
 use crate::probe::Process;
 
 /// How long a device may take until it answers to `wg`.

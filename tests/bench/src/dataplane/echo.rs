@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::namespace::Namespace;
+use crate::namespace::Namespace;
 
 /// How long an answer is waited for; what has not come by then took that long.
 const LOST: Duration = Duration::from_secs(1);

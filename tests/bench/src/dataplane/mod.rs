@@ -4,22 +4,18 @@
 //! |---|---|
 //! | `figures` | what is measured, and what it must come to |
 //! | `system`, `device` | the implementations, and their processes |
-//! | `streams`, `datagrams`, `rate`, `echo` | TCP, UDP and round trips |
+//! | `datagrams`, `rate`, `echo` | UDP and round trips |
 //! | `swarm`, `packet` | a thousand peers |
 //! | `bound` | what the cores would allow |
 //! | `usage` | processor time |
-//! | `namespace`, `isolate` | hosts, and hiding all of it from the machine's own |
 
 mod bound;
 mod datagrams;
 mod device;
 mod echo;
 mod figures;
-mod isolate;
-mod namespace;
 mod packet;
 mod rate;
-mod streams;
 mod swarm;
 mod system;
 mod usage;
@@ -34,12 +30,13 @@ use warren_cipher::Key;
 use self::bound::Cipher;
 use self::datagrams::Datagrams;
 use self::figures::{Figure, Figures};
-use self::streams::Streams;
 use self::system::{System, Tunnel};
 use self::usage::Used;
+use crate::isolate;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::statistics::Samples;
+use crate::streams::{self, Streams};
 
 /// How long round trips are measured in an idle tunnel, and the rest between two.
 const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(2));

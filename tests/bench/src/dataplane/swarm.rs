@@ -18,10 +18,10 @@ use x25519_dalek::PublicKey;
 use super::datagrams::{Tally, bind, count, send, while_counting};
 use super::device::Device;
 use super::figures::{Figure, Figures};
-use super::namespace::{Hosts, UNDERLAY};
 use super::packet::udp_packet;
 use super::rate::{self, BATCH, Counted};
 use super::system::{Key, PORT, System};
+use crate::namespace::{Hosts, UNDERLAY};
 
 /// How many there are.
 const PEERS: u16 = 1000;

@@ -14,7 +14,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::device::Device;
 use super::echo;
-use super::namespace::{Hosts, UNDERLAY};
+use crate::namespace::{Hosts, UNDERLAY};
 use crate::report::WARREN;
 
 /// The near and the far host's addresses in the tunnel.

@@ -10,15 +10,15 @@ use anyhow::{Context, anyhow, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// The near and the far host's addresses on the cable.
-pub(super) const UNDERLAY: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 201, 0, 1), Ipv4Addr::new(10, 201, 0, 2)];
+pub(crate) const UNDERLAY: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 201, 0, 1), Ipv4Addr::new(10, 201, 0, 2)];
 
 /// A network namespace, there as long as this is or a process in it.
 #[derive(Debug)]
-pub(super) struct Namespace(File);
+pub(crate) struct Namespace(File);
 
 impl Namespace {
     /// One with nothing but a loopback interface, which is up.
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let made = thread::spawn(|| -> anyhow::Result<File> {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Ok(File::open("/proc/thread-self/ns/net")?)
@@ -30,7 +30,7 @@ impl Namespace {
     }
 
     /// Does something in here: sockets and processes made by it stay here.
-    pub(super) fn inside<T: Send>(
+    pub(crate) fn inside<T: Send>(
         &self,
         work: impl FnOnce() -> anyhow::Result<T> + Send,
     ) -> anyhow::Result<T> {
@@ -45,7 +45,7 @@ impl Namespace {
     }
 
     /// Runs a program in here to its end, and returns what it writes.
-    pub(super) fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
         let said = || format!("{program} {}", arguments.join(" "));
         let output = self.inside(|| Ok(Command::new(program).args(arguments).output()?));
         let output = output.with_context(said)?;
@@ -61,8 +61,17 @@ impl Namespace {
         Ok(text(&output.stdout))
     }
 
+    /// Lays a cable from an interface in here to one over there, both of them new.
+    pub(crate) fn cable(&self, here: &str, other: &Self, there: &str) -> anyhow::Result<()> {
+        let other = format!("/proc/{}/fd/{}", process::id(), other.0.as_raw_fd());
+        self.ip(&format!(
+            "link add {here} type veth peer name {there} netns {other}"
+        ))?;
+        Ok(())
+    }
+
     /// `ip` with these words.
-    pub(super) fn ip(&self, words: &str) -> anyhow::Result<String> {
+    pub(crate) fn ip(&self, words: &str) -> anyhow::Result<String> {
         let words: Vec<&str> = words.split_whitespace().collect();
         self.run("ip", &words)
     }
@@ -70,16 +79,15 @@ impl Namespace {
 
 /// Two hosts on a cable, with [`UNDERLAY`] addresses.
 #[derive(Debug)]
-pub(super) struct Hosts {
-    pub(super) near: Namespace,
-    pub(super) far: Namespace,
+pub(crate) struct Hosts {
+    pub(crate) near: Namespace,
+    pub(crate) far: Namespace,
 }
 
 impl Hosts {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let (near, far) = (Namespace::new()?, Namespace::new()?);
-        let other = format!("/proc/{}/fd/{}", process::id(), far.0.as_raw_fd());
-        near.ip(&format!("link add cable type veth peer name cable netns {other}"))?;
+        near.cable("cable", &far, "cable")?;
         for (host, address) in [&near, &far].into_iter().zip(UNDERLAY) {
             host.ip(&format!("address add {address}/24 dev cable"))?;
             host.ip("link set cable up")?;

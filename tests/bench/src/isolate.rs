@@ -14,7 +14,7 @@ const INSIDE: &str = "WARREN_BENCH_ISOLATED";
 
 /// Returns inside of network, mount and PID namespaces; without root in a user namespace too. Outside it does not return:
 /// this process waits for the one inside and ends as that does.
-pub(super) fn enter() -> anyhow::Result<()> {
+pub(crate) fn enter() -> anyhow::Result<()> {
     if std::env::var_os(INSIDE).is_none() {
         let status = run_inside()?;
         exit(status);

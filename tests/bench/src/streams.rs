@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::namespace::Hosts;
+use crate::namespace::Hosts;
 
 /// How long one measurement takes.
-pub(super) const TIME: Duration = Duration::from_secs(3);
+pub(crate) const TIME: Duration = Duration::from_secs(3);
 
 /// How long a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,34 +23,34 @@ const PORT: &str = "5201";
 
 /// What flows.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Streams {
+pub(crate) struct Streams {
     /// How many, in each direction.
-    pub(super) count: u32,
+    pub(crate) count: u32,
     /// From far to near as well as from near to far.
-    pub(super) both: bool,
+    pub(crate) both: bool,
 }
 
 /// What has arrived.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Carried {
-    pub(super) bytes: f64,
-    pub(super) seconds: f64,
+pub(crate) struct Carried {
+    pub(crate) bytes: f64,
+    pub(crate) seconds: f64,
 }
 
 impl Carried {
-    pub(super) fn gigabits_per_second(self) -> f64 {
+    pub(crate) fn gigabits_per_second(self) -> f64 {
         self.bytes * 8.0 / self.seconds / 1e9
     }
 
     /// 10^9 bytes.
-    pub(super) fn gigabytes(self) -> f64 {
+    pub(crate) fn gigabytes(self) -> f64 {
         self.bytes / 1e9
     }
 }
 
 impl Streams {
     /// Sends as much as goes to this address of the far host.
-    pub(super) fn run(self, hosts: &Hosts, far: Ipv4Addr) -> anyhow::Result<Carried> {
+    pub(crate) fn run(self, hosts: &Hosts, far: Ipv4Addr) -> anyhow::Result<Carried> {
         let mut server = Server::start(hosts)?;
         let (count, time, far) = (
             self.count.to_string(),

@@ -171,7 +171,7 @@ fn configured(
             let Some((key, mut peer)) = chosen.peer.in_lane(epoch, own_ips) else {
                 continue;
             };
-            if chosen.awaits_handshake_of(&key) {
+            if chosen.begins_handshake_with(&key, &local.node) {
                 peer.keepalive = HANDSHAKE_CAUSE;
             }
             let was_elsewhere = before

@@ -30,6 +30,10 @@ use crate::state::{IPIP_INTERFACE, Observed, RouteTarget, VXLAN_INTERFACE};
 /// a handshake is repeated within that time (REKEY_TIMEOUT of the WireGuard paper, section 6.1: 5 s).
 pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(6);
 
+/// For how long the end of two whose node has the later name leaves it to the other to begin a handshake. Where both begin at
+/// once, each answers the other's and forgets its own, and both wait for REKEY_TIMEOUT.
+pub const HANDSHAKE_COURTESY: Duration = Duration::from_secs(1);
+
 /// For how long a node with encryption on takes in the clear what a peer says that it still sends: after that a peer
 /// whose agent does not follow is not heard.
 pub const PEER_PATIENCE: Duration = Duration::from_secs(60);
@@ -262,6 +266,11 @@ impl<'a> Handover<'a> {
             }
             Some(_) | None => BTreeSet::new(),
         }
+    }
+
+    /// Whether it is this node's turn to begin the handshake that is awaited.
+    pub(crate) fn begins(&self, own: &NodeName, peer: &NodeName) -> bool {
+        own < peer || self.in_force.accord_age >= HANDSHAKE_COURTESY
     }
 
     fn is_early(&self) -> bool {

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use warren_model::{
     Announcement, Encryption, Epoch, Fallback, Lane, Mesh, Node, NodeName, OverlayMode, PathKind, PublicKey,
 };
-use warren_plan::handover::{HANDSHAKE_PATIENCE, PEER_PATIENCE};
+use warren_plan::handover::{HANDSHAKE_COURTESY, HANDSHAKE_PATIENCE, PEER_PATIENCE};
 use warren_plan::state::{Desired, IPIP_INTERFACE, VXLAN_INTERFACE};
 use warren_plan::{
     Action, Carrier, Cluster, Endpoints, Guard, InForce, Local, Observed, RouteTarget, UnderlayAddress,
@@ -379,6 +379,23 @@ proptest! {
             }
             prop_assert_eq!(world.come_to_rest(World::all_deliver), Ok(()));
             assert_at_rest(&world)?;
+        }
+    }
+
+    #[test]
+    fn one_end_begins_the_handshake_and_the_other_only_if_that_comes_to_nothing(start in 2_usize..7) {
+        let mut world = World::at_rest(start);
+        world.mesh = Mesh { generation: 1, ..meshes()[1].clone() };
+        for (age, both) in [(Duration::ZERO, false), (HANDSHAKE_COURTESY, true)] {
+            for at in 0..NODES {
+                world.happens(&Event::LearnsMesh(at), World::all_deliver).unwrap();
+                world.members[at].accord_age = age;
+                world.happens(&Event::Pass(at), World::all_deliver).unwrap();
+            }
+            for (at, to) in pairs() {
+                let peer = &world.members[at].observed.lanes[&Lane::One].peers[&key(to)];
+                prop_assert_eq!(peer.keepalive > 0, both || at < to, "node{} to node{}", at, to);
+            }
         }
     }
 

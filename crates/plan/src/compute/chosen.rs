@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use warren_model::{Accord, Announcement, Encryption, Mesh, PathKind, PublicKey};
+use warren_model::{Accord, Announcement, Encryption, Mesh, NodeName, PathKind, PublicKey};
 
 use super::peers::AcceptedPeer;
 use crate::guard::{Carrier, Clear};
@@ -85,13 +85,14 @@ impl<'a> Chosen<'a> {
         matches!(self.stays, Some((_, Wait::Handshake)))
     }
 
-    /// Whether the first handshake with this key is awaited.
-    pub(super) fn awaits_handshake_of(&self, key: &PublicKey) -> bool {
+    /// Whether this node is to begin a first handshake with this key, which is awaited.
+    pub(super) fn begins_handshake_with(&self, key: &PublicKey, own: &NodeName) -> bool {
         let chosen = match self.choice.route {
             Some(PeerRoute::Wireguard(chosen, _)) => Some(chosen.public_key),
             Some(PeerRoute::Vxlan(_) | PeerRoute::Ipip(_) | PeerRoute::Direct(_)) | None => None,
         };
-        self.awaits_handshake() && chosen == Some(*key)
+        let is_awaited = self.awaits_handshake() && chosen == Some(*key);
+        is_awaited && self.handover.begins(own, &self.peer.node.name)
     }
 
     /// How its networks may cross in the clear, where the Mesh allows these kinds of path to any peer.

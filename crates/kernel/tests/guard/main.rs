@@ -23,7 +23,11 @@ fn a_sealed_network_is_reached_through_a_lane_and_by_nothing_else() {
             let scene = Scene::new(node).await;
             let pod = bound(&scene.pod, POD, 7);
             let mut drops = 0;
-            for (end, number, room) in [("eth0", 2, &scene.underlay), ("warren-vx", 4, &scene.vxlan)] {
+            for (end, number, room) in [
+                ("eth0", 2, &scene.underlay),
+                ("warren-vx", 4, &scene.vxlan),
+                ("warren-ipip", 5, &scene.ipip),
+            ] {
                 scene.route_remote(end, number);
                 let remote = bound(room, REMOTE, 8);
                 for (pod, remote) in pod.iter().zip(&remote) {
@@ -58,12 +62,12 @@ fn a_sealed_source_is_believed_from_a_lane_and_from_nothing_else() {
         async |node| {
             let scene = Scene::new(node).await;
             sh(
-                "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter; echo 0 > /proc/sys/net/ipv4/conf/eth0/rp_filter",
+                "for name in all eth0 warren-vx warren-ipip; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done",
             );
             scene.route_remote("warren0", 3);
             let pod = bound(&scene.pod, POD, 7);
             let mut drops = 0;
-            for room in [&scene.underlay, &scene.vxlan] {
+            for room in [&scene.underlay, &scene.vxlan, &scene.ipip] {
                 for (pod, remote) in pod.iter().zip(&bound(room, REMOTE, 8)) {
                     send(remote, pod.local_addr().unwrap());
                     drops += 1;
@@ -227,10 +231,12 @@ fn our_own_pods_addresses_neither_come_from_outside_nor_leave() {
         "our_own_pods_addresses_neither_come_from_outside_nor_leave",
         async |node| {
             let scene = Scene::new(node).await;
-            sh("for name in all eth0 warren0; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done");
+            sh(
+                "for name in all eth0 warren0 warren-vx warren-ipip; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done",
+            );
             let pod = bound(&scene.pod, POD, 7);
             let mut drops = 0;
-            for room in [&scene.underlay, &scene.lane] {
+            for room in [&scene.underlay, &scene.lane, &scene.vxlan, &scene.ipip] {
                 room.sh("ip addr add 10.244.1.9/32 dev far; ip addr add fd10:244:1::9/128 dev far nodad");
                 for (liar, pod) in bound(room, ["10.244.1.9", "fd10:244:1::9"], 9).iter().zip(&pod) {
                     send(liar, pod.local_addr().unwrap());

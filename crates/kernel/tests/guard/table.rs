@@ -212,6 +212,10 @@ fn what_may_pass_before_and_after_passes_while_the_table_is_written_as_well() {
             let mut scene = Scene::new(node).await;
             let nets = ["10.244.2.0/24", "fd10:244:2::/64"].map(|net| net.parse().unwrap());
             scene.guard.clear = nets.map(|net| (net, Clear::by(Carrier::Vxlan))).into();
+            // The larger a transaction, the longer it takes to take effect.
+            let many = (0..300_u32).map(|number| std::net::Ipv4Addr::from(0x0b00_0000 + number * 512));
+            let many = many.map(|address| ipnet::IpNet::new(address.into(), 24).unwrap());
+            scene.guard.sealed.extend(many);
             scene.install().await;
             scene.route_remote("warren-vx", 4);
             let (pod, remote) = (bound(&scene.pod, POD, 7), bound(&scene.vxlan, REMOTE, 8));
@@ -241,7 +245,7 @@ fn what_may_pass_before_and_after_passes_while_the_table_is_written_as_well() {
 }
 
 /// How often the table is written.
-const WRITTEN: u32 = 30;
+const WRITTEN: u32 = 10;
 
 /// Datagrams as fast as they can be sent. Nobody reads them: what the receiver has no room for is not the guard's doing.
 #[derive(Default)]

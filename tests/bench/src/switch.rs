@@ -30,7 +30,7 @@ pub(crate) async fn bench(rounds: u32) -> anyhow::Result<Report> {
             let lab = four_nodes(subnets).await?;
             switch::begin_with(&lab, &first).await?;
             for (name, change) in changes {
-                let tally = switch::during(&lab, &change).await.context(name)?;
+                let tally = switch::during(&lab, RATE, &change).await.context(name)?;
                 if !names.contains(&name) {
                     names.push(name);
                 }

@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use warren_cluster::mesh_resource::Mesh;
 
 use crate::lab::Lab;
+use crate::rotation;
 use crate::tally::{Tally, tally_during};
 
 /// Packets a second from every pod to every address of every pod on another node.
 pub const RATE: u32 = 100;
 
-/// How long a change may take until every node has settled.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a change may take until every node has settled: also where the machine is an emulated one.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The annotation that nodes publish.
 const ANNOTATION: &str = "warren-mesh.io/wireguard";
@@ -31,6 +32,8 @@ pub enum Change {
     Spec(Value),
     /// The agent of a node is started anew with this `--wireguard`.
     Wireguard(&'static str, &'static str),
+    /// All keys are rotated.
+    Keys,
 }
 
 /// A change and what it is called.
@@ -45,6 +48,17 @@ pub fn encryption() -> Vec<Named> {
             "encryption wireguard to none",
             spec(json!({"encryption": "none"})),
         ),
+    ]
+}
+
+/// The same the other way round, from encryption on.
+pub fn encryption_off_and_on() -> Vec<Named> {
+    vec![
+        (
+            "encryption wireguard to none",
+            spec(json!({"encryption": "none"})),
+        ),
+        ("encryption none to wireguard", spec(json!({}))),
     ]
 }
 
@@ -97,6 +111,16 @@ pub fn mtu() -> Vec<Named> {
     ]
 }
 
+/// With encryption on: the ports of both lanes, each while no peer is sent to by it.
+pub fn ports() -> Vec<Named> {
+    let ports = |zero: u16, one: u16| json!({"ports": {"wireguard": [zero, one]}});
+    vec![
+        ("port of the lane not in use", spec(ports(51830, 51821))),
+        ("keys rotated into it", Change::Keys),
+        ("port of the lane left", spec(ports(51830, 51831))),
+    ]
+}
+
 fn spec(spec: Value) -> Change {
     Change::Spec(spec)
 }
@@ -106,9 +130,9 @@ pub fn in_the_clear() -> Value {
     json!({"encryption": "none"})
 }
 
-/// Makes the change while all pods send to each other, until every node has settled.
-pub async fn during(lab: &Lab, change: &Change) -> anyhow::Result<Tally> {
-    let (tally, made) = tally_during(lab, RATE, make(lab, change)).await?;
+/// Makes the change while all pods send to each other, so many packets a second, until every node has settled.
+pub async fn during(lab: &Lab, rate: u32, change: &Change) -> anyhow::Result<Tally> {
+    let (tally, made) = tally_during(lab, rate, make(lab, change)).await?;
     made?;
     Ok(tally)
 }
@@ -160,6 +184,7 @@ pub(crate) async fn make(lab: &Lab, change: &Change) -> anyhow::Result<()> {
             lab.node_stop(node).await?;
             lab.node_start_with_wireguard(node, kind).await?;
         }
+        Change::Keys => drop(rotation::rotate(lab, &[]).await?),
     }
     settled(&client, Some(&before)).await.map(drop)
 }

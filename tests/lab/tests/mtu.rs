@@ -9,7 +9,7 @@ use kube::api::PostParams;
 use serde_json::{Value, json};
 use support::{a_pod_on_each_of_two_nodes, lab, metric, status_when, until};
 use warren_cluster::mesh_resource::Mesh;
-use warren_lab::{Lab, LabOptions, Place, PodOptions};
+use warren_lab::{Families, Lab, LabOptions, Place, PodOptions};
 
 #[tokio::test]
 async fn jumbo_frames_are_used_where_the_underlay_has_them_and_the_narrowest_way_decides() {
@@ -62,6 +62,33 @@ async fn jumbo_frames_are_used_where_the_underlay_has_them_and_the_narrowest_way
     })
     .await;
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+}
+
+#[tokio::test]
+async fn pods_get_what_each_kind_of_path_leaves_of_an_underlay_of_either_family() {
+    for (families, by_wireguard, by_vxlan) in [(Families::V4, 1440, 1450), (Families::V6, 1420, 1430)] {
+        let options = LabOptions {
+            nodes: 2,
+            families,
+            ..LabOptions::default()
+        };
+        let Some(lab) = lab(options).await else { return };
+        let from = Place::Pod("from".into());
+        lab.pod_add(PodOptions::new("from", "node1")).await.unwrap();
+        let to = lab.pod_add(PodOptions::new("to", "node2")).await.unwrap();
+        let to = &to.addresses[0];
+        assert_eq!(interface_mtu(&lab, &from).await, by_wireguard);
+        assert!(whole_comes_through(&lab, &from, to, by_wireguard).await);
+        make_mesh(&lab, json!({"encryption": "none"})).await;
+        // The pods were there before.
+        for pod in [&from, &Place::Pod("to".into())] {
+            until("a pod with what VXLAN leaves", async || {
+                interface_mtu(&lab, pod).await == by_vxlan
+            })
+            .await;
+        }
+        assert!(whole_comes_through(&lab, &from, to, by_vxlan).await);
+    }
 }
 
 #[tokio::test]
@@ -147,13 +174,7 @@ async fn a_black_hole_is_found_and_named_and_lowers_the_pods_mtu_where_the_mesh_
         "it is a hole"
     );
 
-    let mesh = json!({
-        "apiVersion": "warren-mesh.io/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"},
-        "spec": {"mtuProbe": "lower"},
-    });
-    let mesh: Mesh = serde_json::from_value(mesh).unwrap();
-    let meshes: Api<Mesh> = Api::all(lab.client());
-    meshes.create(&PostParams::default(), &mesh).await.unwrap();
+    make_mesh(&lab, json!({"mtuProbe": "lower"})).await;
     until("a pod with what comes through", async || {
         interface_mtu(&lab, &from).await == 1328
     })
@@ -175,9 +196,19 @@ async fn a_black_hole_is_found_and_named_and_lowers_the_pods_mtu_where_the_mesh_
     .await;
 }
 
+async fn make_mesh(lab: &Lab, spec: Value) {
+    let mesh: Mesh = serde_json::from_value(json!({
+        "apiVersion": "warren-mesh.io/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"}, "spec": spec,
+    }))
+    .unwrap();
+    let meshes: Api<Mesh> = Api::all(lab.client());
+    meshes.create(&PostParams::default(), &mesh).await.unwrap();
+}
+
 /// Whether packets of so many bytes are answered.
 async fn whole_comes_through(lab: &Lab, from: &Place, to: &str, bytes: u32) -> bool {
-    let data = (bytes - 28).to_string();
+    let header = if to.contains(':') { 48 } else { 28 };
+    let data = (bytes - header).to_string();
     let ping = [
         "ping", "-n", "-M", "do", "-c", "1", "-i", "0.2", "-w", "2", "-s", &data, to,
     ];

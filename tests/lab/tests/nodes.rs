@@ -91,6 +91,43 @@ async fn with_other_pod_cidrs(api: ApiKind) {
 }
 
 #[tokio::test]
+async fn a_node_of_ipv4_alone_is_part_of_a_dual_stack_mesh() {
+    let options = LabOptions {
+        nodes: 2,
+        ..LabOptions::default()
+    };
+    let Some(lab) = lab(options).await else { return };
+    come_back_as(&lab, "node2", &["10.244.200.0/24"]).await;
+    let nodes: Api<Node> = Api::all(lab.client());
+    let status = nodes.get("node2").await.unwrap().status.unwrap();
+    let mut addresses = status.addresses.unwrap();
+    addresses.retain(|it| !it.address.contains(':'));
+    write_status(&nodes, "node2", json!({"addresses": addresses})).await;
+    status_when(&lab, "both nodes to know what node2 is now", |status| {
+        let [one, two] = [&status["nodes"][0]["agent"], &status["nodes"][1]["agent"]];
+        let only = json!(["10.244.200.0/24"]);
+        two["podCidrs"] == only
+            && one["peers"][0]["podCidrs"] == only
+            && two["peers"][0]["path"] == "wireguard"
+    })
+    .await;
+
+    // The lab gives pods both families or none; the node has an address of its pod CIDR as well.
+    let pod = lab.pod_add(PodOptions::new("from", "node1")).await.unwrap();
+    for (from, to) in [
+        (Place::Pod("from".into()), "10.244.200.1"),
+        (Place::Node("node2".to_owned()), pod.addresses[0].as_str()),
+    ] {
+        let ping = ["ping", "-n", "-q", "-c", "1", "-i", "0.2", "-w", "8", to];
+        let answer = lab.run(from, &ping).await.unwrap();
+        assert!(answer.success(), "{to}: {answer:?}");
+    }
+    let crossed = crossed_since(&lab, &Counts::default()).await;
+    assert_eq!(crossed.plaintext, 0, "{crossed:?}");
+    assert!(crossed.wireguard_data >= 4, "{crossed:?}");
+}
+
+#[tokio::test]
 async fn a_node_whose_internal_ip_changes_is_reached_again_although_it_shook_hands_a_moment_ago() {
     let Some(lab) = lab(LabOptions {
         nodes: 2,

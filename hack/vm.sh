@@ -187,13 +187,14 @@ modules() {
 }
 
 boot() {
-    local accelerator verdict started=$SECONDS
+    local accelerator verdict command_line=$COMMAND_LINE started=$SECONDS
     accelerator=${WARREN_VM_ACCELERATOR:-$(find_accelerator)}
+    [ "$accelerator" = kvm ] || command_line+=$(counter_rate)
     say "booting ($accelerator, an image of $(du -h "$WORK/image" | cut -f 1))"
     # Its first serial port is the console, the second says how it ended.
     timeout --foreground --kill-after 5 "$LIMIT" "$(type -P qemu-system-x86_64)" "${MACHINE[@]}" \
         -accel "$accelerator" -m "$MEMORY" -smp "$PROCESSORS" -initrd "$WORK/image" \
-        -append "$COMMAND_LINE" \
+        -append "$command_line" \
         -serial stdio -serial "file:$WORK/verdict" </dev/null > >(sed --unbuffered 's/\r$//') &
     QEMU=$!
     wait "$QEMU" || say "QEMU ended with status $?"
@@ -201,6 +202,13 @@ boot() {
     verdict=$(tr -d '\r' <"$WORK/verdict")
     [ "$verdict" = passed ] || die "${verdict:-no verdict: the machine hung or crashed, or took more than $LIMIT s}"
     say "virtual machine: passed, $((SECONDS - started)) s"
+}
+
+# An emulated time stamp counter goes as fast as this machine's own. The kernel would measure how fast, and where this machine is
+# busy just then its clock goes several times too fast from then on. Where this machine is a virtual one, its rate is told.
+counter_rate() {
+    ! grep -q '^flags.* hypervisor' /proc/cpuinfo ||
+        awk '/^cpu MHz/ { printf " tsc_early_khz=%d", $4 * 1000; exit }' /proc/cpuinfo
 }
 
 # KVM may be there and not work, as inside a virtual machine. The kernel alone boots in a second or two, finds no root and ends.

@@ -7,6 +7,8 @@ set -u
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 # A test that is skipped here is a failure: what it needs is what this machine is for.
 export WARREN_REQUIRE=all
+# For suites that fill a machine, which are to fill an emulated one and no more.
+export WARREN_EMULATED=1
 
 # The end is the host's to judge: whatever ends this script, the machine is off afterwards.
 trap 'echo b >/proc/sysrq-trigger' EXIT

@@ -71,6 +71,9 @@ pub struct Config {
         value_name = "DIR"
     )]
     pub state_dir: PathBuf,
+    /// Where this node's private keys are kept.
+    #[arg(long, env = "WARREN_KEY_STORE", value_enum, default_value_t = KeyStoreKind::Disk)]
+    pub key_store: KeyStoreKind,
     /// Folder of the sockets.
     #[arg(
         long,
@@ -141,6 +144,16 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// Where this node's private keys are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyStoreKind {
+    /// In the state folder, so that they survive a restart.
+    Disk,
+    /// In memory alone: each start of the agent makes a new key, which peers take up as they learn of it.
+    Memory,
+}
+
 /// Which kind of WireGuard device to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -156,6 +169,11 @@ pub enum WireguardKind {
 }
 
 impl Config {
+    /// The folder of private keys.
+    pub fn keys_dir(&self) -> PathBuf {
+        self.state_dir.join("keys")
+    }
+
     /// The socket that `warren-cni` asks.
     pub fn cni_socket(&self) -> PathBuf {
         self.run_dir.join("cni.sock")

@@ -1,5 +1,6 @@
 //! What the agent counts. Names get the prefix `warren_`, counters the suffix `_total`.
 
+mod keys;
 mod policy;
 mod steward;
 mod watches;
@@ -15,6 +16,7 @@ use warren_cni_wire::Outcome;
 use warren_model::status::AgentStatus;
 use warren_telemetry::{MetricDescription, Registry};
 
+pub use self::keys::KeyMetrics;
 pub use self::policy::PolicyMetrics;
 pub use self::steward::StewardMetrics;
 pub use self::watches::register_watches;
@@ -33,6 +35,8 @@ pub struct Metrics {
     pub policy: PolicyMetrics,
     /// Of reporting for the whole mesh.
     pub steward: StewardMetrics,
+    /// Of the keys that other nodes publish.
+    pub keys: KeyMetrics,
 }
 
 impl Metrics {
@@ -44,6 +48,7 @@ impl Metrics {
             mesh: MeshMetrics::new(registry),
             policy: PolicyMetrics::new(registry),
             steward: StewardMetrics::new(registry),
+            keys: KeyMetrics::new(registry),
         }
     }
 }

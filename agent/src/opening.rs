@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use warren_keymgr::{KeyStore, KeyStoreError};
 use warren_telemetry::{AdminConfig, Gate, Liveness, Readiness, Registry};
 
-use crate::config::Config;
+use crate::config::{Config, KeyStoreKind};
 
 /// How often it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -57,7 +57,11 @@ fn try_open(config: &Config) -> Result<Opened> {
     if let Err(error) = make_dir(&config.state_dir, 0o700) {
         return Ok(Opened::Refused(error));
     }
-    match KeyStore::open(&config.state_dir.join("keys")) {
+    let opened = match config.key_store {
+        KeyStoreKind::Disk => KeyStore::open(&config.keys_dir()),
+        KeyStoreKind::Memory => KeyStore::in_memory(&config.keys_dir()),
+    };
+    match opened {
         Ok(keys) => Ok(Opened::Keys(keys)),
         Err(error @ KeyStoreError::Io { .. }) => Ok(Opened::Refused(error.into())),
         Err(error) => Err(error.into()),

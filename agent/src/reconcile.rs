@@ -28,6 +28,7 @@ use crate::boot_guard::BootGuard;
 use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
 use crate::greet::{greet, greet_unheard};
+use crate::known_keys::KnownKeys;
 use crate::metrics::PassMetrics;
 use crate::mtu_probe::Holes;
 use crate::rotation::Rotation;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub boot_guard: BootGuard,
     /// Where the peers were to be sent to.
     pub endpoints: KeptEndpoints,
+    /// What is known of other nodes' keys.
+    pub known_keys: KnownKeys,
     /// On which paths packets of full size are lost.
     pub mtu_holes: watch::Receiver<Holes>,
     /// What the loop counts.
@@ -257,6 +260,7 @@ impl Reconciler {
 
     async fn fill(&mut self, view: &mut View, leaked: &mut Vec<Owner>) -> anyhow::Result<()> {
         let parts = &mut self.parts;
+        parts.known_keys.judge(view, &parts.node);
         let cluster = Cluster {
             nodes: view.snapshot.nodes.clone(),
             mesh: view.snapshot.mesh.clone(),

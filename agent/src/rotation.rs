@@ -64,6 +64,12 @@ impl Rotation {
         can_encrypt: bool,
     ) -> Result<Option<Epoch>, KeyStoreError> {
         let published = snapshot.nodes.get(node).and_then(announcement);
+        for (epoch, key) in keys.public_keys() {
+            if snapshot.mesh.keys.revoked.contains(&key) {
+                tracing::warn!(%epoch, key = key.short(), "the mesh has revoked this node's key: making another");
+                keys.replace(epoch)?;
+            }
+        }
         let view = view(keys, snapshot, observed, node, can_encrypt);
         let next = next(&view, &mut self.clocks, since_boot());
         self.begun.keep(self.clocks.under_way());

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
 use crate::half_written;
+use crate::known_keys::KnownKeys;
 use crate::metrics::{Metrics, register_watches};
 use crate::mtu_probe::{self, Holes};
 use crate::opening;
@@ -39,10 +40,11 @@ use crate::status::status;
 use crate::steward::{Steward, StewardConfig};
 
 /// The files in the state folder that are replaced whole.
-const REPLACED: [&str; 5] = [
+const REPLACED: [&str; 6] = [
     "attachments.json",
     "endpoints.json",
     "guard.json",
+    "known-keys.json",
     rotation::FILE_NAME,
     "sysctls.json",
 ];
@@ -142,6 +144,7 @@ pub async fn run(config: Config) -> Result<()> {
         snapshots: watches.subscribe(),
         boot_guard,
         endpoints,
+        known_keys: KnownKeys::open(config.state_dir.join("known-keys.json"), metrics.keys),
         mtu_holes,
         metrics: metrics.pass,
     });

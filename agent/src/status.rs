@@ -1,8 +1,9 @@
 //! What the agent answers on `/status`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use warren_model::status::{AgentStatus, LaneStatus, PeerStatus, StewardStatus};
+use ipnet::IpNet;
+use warren_model::status::{AgentStatus, HeldKey, LaneStatus, PeerStatus, StewardStatus};
 use warren_model::{Encryption, Lane, Node, NodeName, Path, PublicKey};
 use warren_plan::{Desired, PeerObserved};
 
@@ -50,6 +51,7 @@ pub fn status(
         last_error: view.first_error(),
         rotation_waits_for: view.rotation_waits_for.clone(),
         steward,
+        key_changes: view.key_changes.clone(),
     })
 }
 
@@ -73,6 +75,7 @@ fn lane_status(lane: Lane, devices: &Devices, desired: &Desired, view: &View) ->
 }
 
 fn peers(view: &View, desired: &Desired) -> Vec<PeerStatus> {
+    let held = held_keys(view);
     let peer = |(name, plan): (&NodeName, &warren_plan::PeerPlan)| {
         let node = view.snapshot.nodes.get(name);
         let devices = node.map(|node| observed_of(view, node)).unwrap_or_default();
@@ -91,6 +94,7 @@ fn peers(view: &View, desired: &Desired) -> Vec<PeerStatus> {
             pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
             internal_ips: node.map(|node| node.internal_ips.clone()).unwrap_or_default(),
             handshake_age_seconds: ages.min().map(|age| age.as_secs()),
+            keys: node.map(|node| keys_of(&held, node)).unwrap_or_default(),
             mtu: plan.mtu,
             mtu_hole: plan.mtu_hole,
             rx_bytes: devices.iter().map(|(_, peer)| peer.rx_bytes).sum(),
@@ -98,6 +102,31 @@ fn peers(view: &View, desired: &Desired) -> Vec<PeerStatus> {
         }
     };
     desired.peers.iter().map(peer).collect()
+}
+
+/// The keys that the devices hold, by each network that they carry. Not by what nodes publish: that they agree is for others to
+/// find out.
+fn held_keys(view: &View) -> BTreeMap<IpNet, Vec<HeldKey>> {
+    let mut held: BTreeMap<IpNet, Vec<HeldKey>> = BTreeMap::new();
+    for (lane, device) in &view.observed.lanes {
+        for (public_key, peer) in &device.peers {
+            for net in &peer.allowed_ips {
+                held.entry(*net).or_default().push(HeldKey {
+                    lane: *lane,
+                    public_key: *public_key,
+                });
+            }
+        }
+    }
+    held
+}
+
+fn keys_of(held: &BTreeMap<IpNet, Vec<HeldKey>>, node: &Node) -> Vec<HeldKey> {
+    let nets = node.pod_cidrs.iter().map(|cidr| cidr.net());
+    let mut keys: Vec<HeldKey> = nets.filter_map(|net| held.get(&net)).flatten().copied().collect();
+    keys.sort_by_key(|key| (key.lane, key.public_key));
+    keys.dedup();
+    keys
 }
 
 /// What the lanes say of a node, by each of its keys.

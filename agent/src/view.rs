@@ -6,7 +6,7 @@ use std::sync::Arc;
 use warren_cluster::Snapshot;
 use warren_ipam::Pool;
 use warren_model::Lane;
-use warren_model::status::DropCount;
+use warren_model::status::{DropCount, KeyChange};
 use warren_plan::{Action, Desired, Observed, Step};
 
 /// The outcome of one pass of the main loop.
@@ -14,7 +14,7 @@ use warren_plan::{Action, Desired, Observed, Step};
 pub struct View {
     /// How many passes there have been.
     pub pass: u64,
-    /// The cluster the pass was made from.
+    /// The cluster the pass was made from: of other nodes' keys, what is believed.
     pub snapshot: Arc<Snapshot>,
     /// What the kernel said before the steps.
     pub observed: Observed,
@@ -28,6 +28,8 @@ pub struct View {
     pub error: Option<String>,
     /// What a rotation of keys that is under way waits for, for people.
     pub rotation_waits_for: Vec<String>,
+    /// Keys of other nodes that changed outside a rotation.
+    pub key_changes: Vec<KeyChange>,
     /// What the guard has dropped since the node booted.
     pub drops: Vec<DropCount>,
     /// What each lane's device has dropped since it started, by reason.

@@ -6,12 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use warren_model::NodeName;
 
+use crate::keys::{KeysAgentsArguments, KeysNodeArguments};
 use crate::policy::{PeerArgument, PodArgument, PortArgument};
 
 /// Look at a Warren mesh, and remove it from a node.
 ///
-/// Exit status: 0, it worked; 1, the answer is no (status --check: the mesh is not whole; doctor: a check failed; policy explain: the
-/// connection is denied; uninstall-node: something is left); 2, it could not be done: wrong arguments, or the API server cannot be asked.
+/// Exit status: 0, it worked; 1, the answer is no (status --check: the mesh is not whole; keys status and verify: see there; policy
+/// explain: the connection is denied; doctor: a check failed; uninstall-node: something is left); 2, it could not be done: wrong
+/// arguments, or the API server cannot be asked.
 #[derive(Debug, Parser)]
 #[command(name = "warren", version, max_term_width = 110)]
 pub(crate) struct Arguments {
@@ -39,7 +41,7 @@ pub(crate) enum Command {
     /// The JSON holds "nodes", one each: "node", and "plan" (what its agent answers on /plan) or "agentError"; and
     /// "summary": "nodes", "answered", "steps".
     Plan(PlanArguments),
-    /// Show the mesh's keys, and rotate them
+    /// Show the mesh's keys, check, rotate and revoke them
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Explain network policy: what there is, what a connection meets, what a pod's policies come to
@@ -151,6 +153,36 @@ pub(crate) enum KeysCommand {
     ///
     /// The JSON holds "epoch", "finished", "seconds" and "behind", the nodes that have not followed.
     Rotate(KeysRotateArguments),
+    /// Show where the rotation of keys stands, and what waits for an operator
+    ///
+    /// Exit status 1: a rotation is under way, a key that changed outside one waits to be accepted, or an agent does not answer.
+    ///
+    /// The JSON holds "epoch", "settled" (the newest that all have settled in), "finished", "waiting" ("node", "for"), "changes"
+    /// ("node", "epoch", "before", "now", "inForce", "seenBy") and "unanswered" ("node", "error").
+    Status(KeysAgentsArguments),
+    /// Compare every agent's view of every key with what the API shows
+    ///
+    /// An agent tells what its devices hold, not what it has read. What differs is looked at again, three times within two seconds:
+    /// it may have changed just now. Exit status 1: something differs, or an agent does not answer.
+    ///
+    /// The JSON holds "agents" and "compared", how many of them and of their views; "differences", one each: "agent", "node", "lane",
+    /// "published" and "held"; and "unanswered" ("node", "error").
+    Verify(KeysAgentsArguments),
+    /// Take a key that a node changed outside a rotation
+    ///
+    /// Adds the keys that the node publishes now to spec.keys.accepted of the Mesh, and takes out those that no node has any
+    /// more. It takes the permissions list on nodes, and get, patch and create on meshes.warren-mesh.io.
+    ///
+    /// The JSON holds "node" and "keys".
+    Accept(KeysNodeArguments),
+    /// Distrust a node's key everywhere at once, for one that was stolen
+    ///
+    /// Adds the keys that the node publishes now to spec.keys.revoked of the Mesh. Every agent stops using them as soon as it
+    /// sees that, and the node's own makes new ones. Connections of that node's pods break off until its peers have taken those up.
+    /// It takes the permissions list on nodes, and get, patch and create on meshes.warren-mesh.io.
+    ///
+    /// The JSON holds "node" and "keys".
+    Revoke(KeysNodeArguments),
 }
 
 /// Of `warren keys list`.

@@ -78,6 +78,7 @@ async fn examine(settings: &Settings, agent: &AgentFacts) -> Vec<Finding> {
         &settings.state_dir.join("keys"),
         keys::gather(settings),
         agent,
+        settings.keys_in_memory,
     ));
     findings.extend(cni::judge(&cni::gather(settings).await, settings, agent));
     findings.extend(api::check(settings, agent).await);

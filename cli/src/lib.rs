@@ -1,8 +1,8 @@
 //! The operator's command: `warren`, or as a plugin of kubectl `kubectl warren`.
 //!
-//! Floor 5. It changes nothing but what `uninstall-node` removes and, for `keys rotate`, the Mesh's epoch; all it shows is what agents answer on `/status` and
-//! `/plan`, reached through the API server's node proxy or, on the node itself, through the agent's Unix socket; and what the policies
-//! in the API mean.
+//! Floor 5. It changes nothing but what `uninstall-node` removes and, for `keys`, the Mesh's epoch and lists of keys; all it shows is what agents
+//! answer on `/status` and `/plan`, reached through the API server's node proxy or, on the node itself, through the agent's Unix socket; and what
+//! the policies in the API mean.
 //!
 //! | module | what it is about |
 //! |---|---|
@@ -11,7 +11,7 @@
 //! | `admin_socket`, `node_proxy`, `answer` | asking one of them, and what its answer means |
 //! | `status` | `warren status`: the mesh as all agents see it |
 //! | `plan` | `warren plan`: what agents would change now |
-//! | `keys` | `warren keys`: the mesh's keys, and rotating them |
+//! | `keys` | `warren keys`: the mesh's keys: shown, compared, rotated, accepted and revoked |
 //! | `policy` | `warren policy`: what network policy means for a connection and a pod |
 //! | `doctor` | `warren doctor`: what is wrong on this node, and what to do about it |
 //! | `uninstall` | `warren uninstall-node` |

@@ -6,7 +6,7 @@ mod nodes;
 mod peers;
 mod report;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod summary;
 
 use crate::arguments::{OutputFormat, StatusArguments};

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`store`] | the keys of all epochs on this node, in memory and on disk |
 //! | [`rotation`] | when a node makes the next key, has settled in it, and destroys the one before; pure |
+//! | [`trust`] | which of the keys that other nodes publish are believed; pure |
 //! | `directory` | the directory and the key files in it: durable, exclusive, private |
 //! | [`error`] | what can be wrong with it, and the remedy |
 //! | [`core_dumps`] | keep a process that holds keys from being dumped |
@@ -18,6 +19,7 @@ mod directory;
 pub mod error;
 pub mod rotation;
 pub mod store;
+pub mod trust;
 
 pub use core_dumps::{CoreDumps, forbid_core_dumps};
 pub use error::KeyStoreError;

@@ -1,7 +1,8 @@
 //! The keys of all epochs on this node.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,10 +17,11 @@ use crate::error::KeyStoreError;
 /// The private keys of this node, one an epoch, in memory and on disk. Two epochs may be there at once, which is what
 /// a rotation needs; nothing here depends on how many.
 ///
-/// On disk, the key of epoch N is the file `epoch-N.key` in the format of `wg genkey`. A store locks its directory, so
+/// It can also be [in memory alone](KeyStore::in_memory). On disk, the key of epoch N is the file `epoch-N.key` in the format of `wg genkey`. A store locks its directory, so
 /// that there is one at a time. Like [`PrivateKey`] it has neither `Debug`, `Clone` nor `Serialize`.
 pub struct KeyStore {
-    directory: KeyDirectory,
+    /// `None`: in memory alone.
+    directory: Option<KeyDirectory>,
     keys: BTreeMap<Epoch, KeyPair>,
 }
 
@@ -44,7 +46,36 @@ impl KeyStore {
             keys.insert(epoch, pair);
         }
         tracing::debug!(dir = %dir.display(), keys = keys.len(), "key store opened");
-        Ok(Self { directory, keys })
+        Ok(Self {
+            directory: Some(directory),
+            keys,
+        })
+    }
+
+    /// A store in memory alone, whose keys end with this process. Those of a store on disk in that directory are taken over, and
+    /// destroyed there.
+    ///
+    /// # Errors
+    /// As [`KeyStore::open`] and [`KeyStore::retire`], where there is such a directory.
+    pub fn in_memory(dir: &Path) -> Result<Self, KeyStoreError> {
+        let keys = match dir.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            // What cannot be looked at is for the opening to tell.
+            Ok(_) | Err(_) => {
+                let store = Self::open(dir)?;
+                if let Some(directory) = &store.directory {
+                    for epoch in store.keys.keys() {
+                        directory.destroy(*epoch)?;
+                        tracing::info!(%epoch, "a key is kept in memory from now on, and destroyed on disk");
+                    }
+                }
+                store.keys
+            }
+        };
+        Ok(Self {
+            directory: None,
+            keys,
+        })
     }
 
     /// The public key of that epoch. If there is none yet, a private key is made from the system's random numbers, and
@@ -92,10 +123,11 @@ impl KeyStore {
         match self.keys.get(&to) {
             Some(there) if there.public == pair.public => Ok(there.public),
             Some(_) => Err(KeyStoreError::Occupied {
-                path: self.directory.path_of(to),
+                path: self.path_of(to),
             }),
             None => {
-                let mut bytes = Zeroizing::new(*pair.private.expose_bytes());
+                let mut bytes = Zeroizing::new([0; 32]);
+                bytes.copy_from_slice(pair.private.expose_bytes());
                 let public = self.add(to, &mut bytes)?;
                 tracing::info!(%from, %to, key = public.short(), "carried a key over");
                 Ok(public)
@@ -116,22 +148,43 @@ impl KeyStore {
         let Some(public) = self.keys.get(&epoch).map(|pair| pair.public) else {
             return Ok(());
         };
-        self.directory.destroy(epoch)?;
+        if let Some(directory) = &self.directory {
+            directory.destroy(epoch)?;
+        }
         self.keys.remove(&epoch);
         tracing::info!(%epoch, key = public.short(), "destroyed a key");
         Ok(())
     }
 
+    /// Destroys the key of an epoch and makes another one, for a key that is not to be believed any more.
+    ///
+    /// # Errors
+    /// As [`KeyStore::retire`] and [`KeyStore::ensure`]. The epoch may be without a key then.
+    pub fn replace(&mut self, epoch: Epoch) -> Result<PublicKey, KeyStoreError> {
+        self.retire(epoch)?;
+        self.ensure(epoch)
+    }
+
     /// Writes a key and then takes it into the store. The caller's bytes are overwritten.
     fn add(&mut self, epoch: Epoch, bytes: &mut [u8; 32]) -> Result<PublicKey, KeyStoreError> {
         let pair = KeyPair::new(PrivateKey::from_bytes(bytes)).map_err(|source| KeyStoreError::Corrupt {
-            path: self.directory.path_of(epoch),
+            path: self.path_of(epoch),
             source,
         })?;
-        self.directory.create(epoch, pair.to_text().as_slice())?;
+        if let Some(directory) = &self.directory {
+            directory.create(epoch, pair.to_text().as_slice())?;
+        }
         let public = pair.public;
         self.keys.insert(epoch, pair);
         Ok(public)
+    }
+
+    /// Where the key of an epoch is, for messages.
+    fn path_of(&self, epoch: Epoch) -> PathBuf {
+        match &self.directory {
+            Some(directory) => directory.path_of(epoch),
+            None => PathBuf::from(format!("the key of epoch {epoch} in memory")),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use warren_cluster::Snapshot;
 use warren_cluster::events::{Finding, ROTATION_BEGUN, ROTATION_PUT_OFF};
 use warren_cluster::schedule::notice;
+use warren_keymgr::trust;
 use warren_model::Refusal;
 
 use crate::view::View;
@@ -31,7 +32,15 @@ impl Findings {
     pub(super) fn of(view: &View, now: i64) -> Option<Self> {
         let desired = view.desired.as_ref()?;
         let told = notice(&view.snapshot, now);
-        let all: Vec<Refusal> = desired.refusals.iter().cloned().chain(told).collect();
+        let taken = view.key_changes.iter().filter(|change| change.in_force);
+        let taken = taken.map(trust::notice);
+        let all: Vec<Refusal> = desired
+            .refusals
+            .iter()
+            .cloned()
+            .chain(told)
+            .chain(taken)
+            .collect();
         Some(Self::among(&view.snapshot, &all))
     }
 
@@ -76,7 +85,8 @@ impl Findings {
     pub(super) fn of_others(&self) -> Vec<Refusal> {
         let of_others = self
             .of_mesh(false)
-            .filter(|it| !it.refusal.object.starts_with("Mesh/"));
+            // A key that changed is told, and acted on all the same.
+            .filter(|it| !it.refusal.object.starts_with("Mesh/") && it.refusal.code != trust::CHANGED);
         of_others.map(|it| it.refusal.clone()).collect()
     }
 }

@@ -225,6 +225,7 @@ mod tests {
             wireguard_dir: "/w".into(),
             kubeconfig: None,
             publish_kubeconfig: None,
+            keys_in_memory: false,
         }
     }
 

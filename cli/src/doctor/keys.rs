@@ -16,6 +16,9 @@ const CHECK: &str = "key-files";
 /// The folder and what is in it; `None`: there is no folder.
 pub(super) type KeyFacts = Option<io::Result<Vec<Owned>>>;
 
+/// What is said where there is nothing to look at.
+const IN_MEMORY: &str = "the agent keeps its keys in memory alone";
+
 /// One file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owned {
@@ -59,7 +62,7 @@ fn look(path: &Path) -> io::Result<Owned> {
 }
 
 /// What it means. The key store itself refuses all of this when the agent starts.
-pub(super) fn judge(dir: &Path, facts: KeyFacts, agent: &AgentFacts) -> Finding {
+pub(super) fn judge(dir: &Path, facts: KeyFacts, agent: &AgentFacts, in_memory: bool) -> Finding {
     let found = match facts {
         Some(Ok(found)) => found,
         Some(Err(error)) => {
@@ -69,6 +72,7 @@ pub(super) fn judge(dir: &Path, facts: KeyFacts, agent: &AgentFacts) -> Finding 
                 "it must be a folder of root's on a disk that works",
             );
         }
+        None if in_memory => return Finding::ok(CHECK, IN_MEMORY),
         None if agent.status.is_ok() => {
             return Finding::fail(
                 CHECK,
@@ -121,7 +125,7 @@ mod tests {
             is_dir,
         };
         let found = vec![it("/k", dir_mode, true), it("/k/epoch-1.key", key_mode, false)];
-        judge(Path::new("/k"), Some(Ok(found)), &AgentFacts::stopped())
+        judge(Path::new("/k"), Some(Ok(found)), &AgentFacts::stopped(), false)
     }
 
     #[test]
@@ -141,8 +145,9 @@ mod tests {
 
     #[test]
     fn keys_may_only_be_absent_where_no_agent_uses_them() {
-        let absent = |agent: &AgentFacts| judge(Path::new("/k"), None, agent).result;
-        assert_eq!(absent(&AgentFacts::stopped()), Verdict::Skipped);
-        assert_eq!(absent(&AgentFacts::answering(healthy())), Verdict::Fail);
+        let absent = |agent: &AgentFacts, in_memory| judge(Path::new("/k"), None, agent, in_memory).result;
+        assert_eq!(absent(&AgentFacts::stopped(), false), Verdict::Skipped);
+        assert_eq!(absent(&AgentFacts::answering(healthy()), false), Verdict::Fail);
+        assert_eq!(absent(&AgentFacts::answering(healthy()), true), Verdict::Ok);
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct AgentConfig {
     state_dir: Option<PathBuf>,
     cni_conf_dir: Option<PathBuf>,
     cni_bin_dir: Option<PathBuf>,
+    key_store: Option<String>,
 }
 
 /// Where things are.
@@ -40,6 +41,8 @@ pub(super) struct Settings {
     pub(super) kubeconfig: Option<PathBuf>,
     /// For publishing.
     pub(super) publish_kubeconfig: Option<PathBuf>,
+    /// Whether the agent keeps its keys in memory alone.
+    pub(super) keys_in_memory: bool,
 }
 
 impl Settings {
@@ -68,6 +71,7 @@ impl Settings {
                 .or(agent.publish_kubeconfig)
                 .or_else(|| kubeconfig.clone()),
             kubeconfig,
+            keys_in_memory: agent.key_store.as_deref() == Some("memory"),
         })
     }
 }

@@ -171,8 +171,11 @@ async fn wait(client: &Client, epoch: Epoch, deadline: Instant) -> anyhow::Resul
     }
 }
 
-/// All nodes, and what they publish.
-async fn nodes(client: &Client) -> anyhow::Result<Vec<(String, Option<Announcement>)>> {
+/// Nodes, and what they publish.
+pub(super) type Published = Vec<(String, Option<Announcement>)>;
+
+/// All nodes.
+pub(super) async fn nodes(client: &Client) -> anyhow::Result<Published> {
     let api: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
     let list = api.list(&ListParams::default()).await;
     let list = list.map_err(|error| refused("list the nodes for", &error))?;
@@ -183,7 +186,7 @@ async fn nodes(client: &Client) -> anyhow::Result<Vec<(String, Option<Announceme
     Ok(published.collect())
 }
 
-fn refused(act: &str, error: &kube::Error) -> anyhow::Error {
+pub(super) fn refused(act: &str, error: &kube::Error) -> anyhow::Error {
     let hint = match status_code(error) {
         Some(403) => {
             ": it takes the permissions list on nodes, and get, patch and create on meshes.warren-mesh.io"

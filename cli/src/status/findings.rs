@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use warren_model::Refusal;
+use warren_model::status::KeyChange;
 
 use super::report::StatusReport;
 use crate::printable::printable;
@@ -21,6 +22,7 @@ pub(super) fn render(report: &StatusReport) -> String {
         device_drops(report),
         mtu_holes(report),
         rotation(report),
+        key_changes(report),
         errors(report),
     ];
     let present: Vec<String> = lists.into_iter().filter(|list| !list.is_empty()).collect();
@@ -119,6 +121,31 @@ fn rotation(report: &StatusReport) -> String {
         lines += &format!("  {}: {}\n", agent.node.as_str(), first_few(&waits, NAMED));
     }
     headed("A rotation of keys waits for:", &lines)
+}
+
+/// Keys that changed by themselves, and are in force all the same; those that are not are refused.
+fn key_changes(report: &StatusReport) -> String {
+    let mut seen_by: BTreeMap<&KeyChange, Vec<String>> = BTreeMap::new();
+    for agent in report.agents() {
+        for change in agent.key_changes.iter().filter(|change| change.in_force) {
+            seen_by
+                .entry(change)
+                .or_default()
+                .push(agent.node.as_str().to_owned());
+        }
+    }
+    let line = |(change, nodes): (&KeyChange, Vec<String>)| {
+        format!(
+            "  {} of epoch {}: {} came for {}; seen by {}\n",
+            change.node,
+            change.epoch,
+            change.now,
+            change.before,
+            first_few(&nodes, NAMED)
+        )
+    };
+    let lines: String = seen_by.into_iter().map(line).collect();
+    headed("Keys that changed outside a rotation:", &lines)
 }
 
 fn errors(report: &StatusReport) -> String {

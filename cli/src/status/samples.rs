@@ -11,7 +11,7 @@ use crate::answer::AgentError;
 use crate::survey::{Survey, Surveyed};
 
 /// A key that is made of the node's first letter and the epoch.
-fn key(node: &str, epoch: u32) -> AnnouncedKey {
+pub(crate) fn key(node: &str, epoch: u32) -> AnnouncedKey {
     let letter = node.bytes().next().unwrap();
     let epoch = Epoch::new(epoch).unwrap();
     let byte = letter
@@ -38,7 +38,7 @@ fn lane(lane: Lane, up: bool) -> LaneStatus {
 }
 
 /// A peer reached through the lane of an epoch.
-pub(super) fn peer(node: &str, epoch: u32) -> PeerStatus {
+pub(crate) fn peer(node: &str, epoch: u32) -> PeerStatus {
     let key = key(node, epoch);
     PeerStatus {
         node: node.parse().unwrap(),
@@ -57,13 +57,14 @@ pub(super) fn peer(node: &str, epoch: u32) -> PeerStatus {
         handshake_age_seconds: Some(12),
         mtu: Some(1420),
         mtu_hole: None,
+        keys: Vec::new(),
         rx_bytes: 1536,
         tx_bytes: 3 << 20,
     }
 }
 
 /// A ready agent in epoch 3.
-pub(super) fn agent(node: &str, peers: Vec<PeerStatus>) -> AgentStatus {
+pub(crate) fn agent(node: &str, peers: Vec<PeerStatus>) -> AgentStatus {
     AgentStatus {
         node: node.parse().unwrap(),
         version: "0.1.0".to_owned(),
@@ -81,6 +82,7 @@ pub(super) fn agent(node: &str, peers: Vec<PeerStatus>) -> AgentStatus {
         refusals: Vec::new(),
         last_error: None,
         rotation_waits_for: Vec::new(),
+        key_changes: Vec::new(),
         steward: Some(StewardStatus {
             node: "a".to_owned(),
             term: 2,
@@ -97,7 +99,7 @@ fn drops(reason: &str, packets: u64) -> DropCount {
 }
 
 /// A node that publishes the key of epoch 3.
-pub(super) fn surveyed(node: &str, answer: Result<AgentStatus, AgentError>) -> Surveyed<AgentStatus> {
+pub(crate) fn surveyed(node: &str, answer: Result<AgentStatus, AgentError>) -> Surveyed<AgentStatus> {
     let keys = vec![key(node, 3)];
     let announcement = Announcement::new(
         keys,

@@ -34,7 +34,7 @@ fn status_of(node: &str, peers: &[&str]) -> Value {
         json!({
             "node": name, "path": "wireguard", "lane": "one", "reason": "handshake completed", "publicKey": KEY,
             "epoch": 1, "endpoint": "192.0.2.1:51821", "podCidrs": ["10.244.1.0/24"], "internalIps": ["192.0.2.1"],
-            "handshakeAgeSeconds": 3, "mtu": 1420, "mtuHole": null, "rxBytes": 10, "txBytes": 20,
+            "handshakeAgeSeconds": 3, "mtu": 1420, "mtuHole": null, "keys": [], "rxBytes": 10, "txBytes": 20,
         })
     };
     json!({

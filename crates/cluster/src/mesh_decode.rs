@@ -4,6 +4,7 @@
 //! is installed may be another release's. A field that is absent or null has its default. One wrong field refuses the
 //! whole object: half of what an operator asked for is a configuration that nobody asked for.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -11,12 +12,14 @@ use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
-use warren_model::mesh::{Established, Keys, OnInvalid, PolicySettings, Ports};
-use warren_model::{Encryption, Epoch, Fallback, Mesh, MtuProbe, NodeName, Overlay, OverlayMode, PodCidr};
+use warren_model::mesh::{Established, Keys, OnInvalid, Pinning, PolicySettings, Ports};
+use warren_model::{
+    Encryption, Epoch, Fallback, Mesh, MtuProbe, NodeName, Overlay, OverlayMode, PodCidr, PublicKey,
+};
 
 use crate::mesh_resource::{
-    EncryptionSpec, EstablishedSpec, FallbackSpec, MAX_MTU, MAX_POD_NETWORKS, MIN_MTU, MtuProbeSpec,
-    OnInvalidSpec, OverlayModeSpec,
+    EncryptionSpec, EstablishedSpec, FallbackSpec, MAX_LISTED_KEYS, MAX_MTU, MAX_POD_NETWORKS, MIN_MTU,
+    MtuProbeSpec, OnInvalidSpec, OverlayModeSpec, PinningSpec,
 };
 
 /// Shortest `spec.keys.rotationInterval`.
@@ -167,6 +170,14 @@ fn keys(reader: &mut Reader<'_>, default: Keys) -> Keys {
             .unwrap_or(default.epoch),
         nodes,
         rotation_interval,
+        pinning: reader
+            .field("spec.keys.pinning", "none or strict")
+            .map_or(default.pinning, |it| match it {
+                PinningSpec::None => Pinning::None,
+                PinningSpec::Strict => Pinning::Strict,
+            }),
+        accepted: key_list(reader, "spec.keys.accepted"),
+        revoked: key_list(reader, "spec.keys.revoked"),
     }
 }
 
@@ -183,6 +194,25 @@ fn policy(reader: &mut Reader<'_>, default: PolicySettings) -> PolicySettings {
             EstablishedSpec::Cut => Established::Cut,
         }),
     }
+}
+
+fn key_list(reader: &mut Reader<'_>, field: &'static str) -> BTreeSet<PublicKey> {
+    let texts: Vec<String> = reader.field(field, "a list of public keys").unwrap_or_default();
+    if texts.len() > MAX_LISTED_KEYS {
+        let problem = format!(
+            "has {} entries, more than {MAX_LISTED_KEYS}: take out those that no node has any more",
+            texts.len()
+        );
+        reader.refuse::<()>(field, problem);
+        return BTreeSet::new();
+    }
+    let (keys, wrong): (Vec<_>, Vec<_>) = texts
+        .iter()
+        .map(|text| text.parse::<PublicKey>())
+        .partition(Result::is_ok);
+    let wrong: Vec<_> = wrong.into_iter().filter_map(Result::err).collect();
+    reader.refuse_first(field, "holds a wrong key", &wrong);
+    keys.into_iter().flatten().collect()
 }
 
 fn pod_networks(reader: &mut Reader<'_>) -> Vec<IpNet> {
@@ -295,6 +325,9 @@ mod tests {
     use super::*;
     use crate::mesh_resource::MeshSpec;
 
+    const ACCEPTED: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
+    const REVOKED: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
     #[test]
     fn nothing_and_null_and_the_resources_own_defaults_are_the_models_defaults() {
         for spec in [
@@ -316,7 +349,10 @@ mod tests {
             "mtu": 1400,
             "mtuProbe": "lower",
             "ports": {"wireguard": [1, 2], "vxlan": 3},
-            "keys": {"epoch": 7, "nodes": ["a", "b.example"], "rotationInterval": "720h30m1s"},
+            "keys": {
+                "epoch": 7, "nodes": ["a", "b.example"], "rotationInterval": "720h30m1s",
+                "pinning": "strict", "accepted": [ACCEPTED], "revoked": [REVOKED],
+            },
             "natOutgoing": false,
             "policy": {"onInvalid": "open", "established": "keep"},
             "podNetworks": ["10.244.0.0/16", "fd00:10:244::/48", "10.244.0.0/16"],
@@ -338,6 +374,9 @@ mod tests {
                 epoch: Epoch::new(7).unwrap(),
                 nodes: vec!["a".into(), "b.example".into()],
                 rotation_interval: Some(Duration::from_secs(720 * 3600 + 30 * 60 + 1)),
+                pinning: Pinning::Strict,
+                accepted: BTreeSet::from([ACCEPTED.parse().unwrap()]),
+                revoked: BTreeSet::from([REVOKED.parse().unwrap()]),
             },
             nat_outgoing: false,
             policy: PolicySettings {
@@ -400,6 +439,16 @@ mod tests {
             (
                 json!({"keys": {"rotationInterval": 3600}}),
                 "spec.keys.rotationInterval",
+            ),
+            (json!({"keys": {"pinning": "loose"}}), "spec.keys.pinning"),
+            (json!({"keys": {"accepted": ["key"]}}), "spec.keys.accepted"),
+            (
+                json!({"keys": {"accepted": vec![ACCEPTED; 1001]}}),
+                "spec.keys.accepted",
+            ),
+            (
+                json!({"keys": {"revoked": ["A".repeat(44)]}}),
+                "spec.keys.revoked",
             ),
             (json!({"mtuProbe": "on"}), "spec.mtuProbe"),
             (json!({"natOutgoing": 1}), "spec.natOutgoing"),

@@ -24,6 +24,9 @@ pub const MIN_MTU: u16 = 576;
 /// Largest `spec.mtu`: the jumbo frames that hardware carries.
 pub const MAX_MTU: u16 = 9216;
 
+/// Most entries of `spec.keys.accepted`, and of `spec.keys.revoked`.
+pub const MAX_LISTED_KEYS: usize = 1000;
+
 /// Most entries of `spec.podNetworks`.
 pub const MAX_POD_NETWORKS: usize = 64;
 
@@ -205,6 +208,34 @@ pub struct KeysSpec {
     )]
     #[schemars(extend("x-kubernetes-validations" = [INTERVAL_RULE]))]
     pub rotation_interval: Option<String>,
+    /// What becomes of a key that a node changes outside a rotation. `none`: it is taken, and reported. `strict`: the one
+    /// before stays in force until an operator accepts the new one (`warren keys accept` does).
+    pub pinning: PinningSpec,
+    /// Public keys that are accepted although they came outside a rotation.
+    #[schemars(
+        length(max = 1000),
+        inner(length(equal = 44), regex(pattern = r"^[A-Za-z0-9+/]{43}=$"))
+    )]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub accepted: Vec<String>,
+    /// Public keys that nobody believes in, whichever node publishes them (`warren keys revoke` adds those of a node). A node
+    /// that finds its own here makes a new one.
+    #[schemars(
+        length(max = 1000),
+        inner(length(equal = 44), regex(pattern = r"^[A-Za-z0-9+/]{43}=$"))
+    )]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub revoked: Vec<String>,
+}
+
+/// `spec.keys.pinning`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PinningSpec {
+    /// Changes are taken and reported.
+    None,
+    /// Changes wait for an operator.
+    Strict,
 }
 
 /// `spec.policy`.
@@ -314,6 +345,9 @@ impl Default for KeysSpec {
             epoch: 1,
             nodes: Vec::new(),
             rotation_interval: None,
+            pinning: PinningSpec::None,
+            accepted: Vec::new(),
+            revoked: Vec::new(),
         }
     }
 }

@@ -84,6 +84,26 @@ impl Announcement {
         }
     }
 
+    /// The same that says nothing of how far the node has come.
+    #[must_use]
+    pub fn without_progress(self) -> Self {
+        Self {
+            progress: None,
+            ..self
+        }
+    }
+
+    /// The same with those keys only that are wanted; `None` where none is.
+    pub fn with_keys(&self, is_wanted: impl Fn(&AnnouncedKey) -> bool) -> Option<Self> {
+        let keys: Vec<_> = self.keys.iter().copied().filter(is_wanted).collect();
+        let newest = keys.last()?.epoch;
+        Some(Self {
+            keys,
+            settled: self.settled.min(newest),
+            ..self.clone()
+        })
+    }
+
     /// Reads the annotation's value.
     pub fn parse(text: &str) -> Result<Self, AnnouncementError> {
         #[derive(Deserialize)]
@@ -293,6 +313,22 @@ mod tests {
             Announcement::parse(&damaged).unwrap_err().code(),
             "annotation-malformed"
         );
+    }
+
+    #[test]
+    fn what_is_left_without_some_keys_is_an_announcement_again() {
+        let key = |epoch: u32, byte: u8| AnnouncedKey {
+            epoch: Epoch::new(epoch).unwrap(),
+            public_key: PublicKey::from_bytes([byte; 32]).unwrap(),
+            port: 1,
+        };
+        let both = vec![key(1, 7), key(2, 9)];
+        let settled = Epoch::new(2).unwrap();
+        let whole = Announcement::new(both, settled, BTreeSet::from([PathKind::Wireguard])).unwrap();
+        assert_eq!(whole.with_keys(|_| true).as_ref(), Some(&whole));
+        assert_eq!(whole.with_keys(|_| false), None);
+        let left = whole.with_keys(|it| it.epoch == Epoch::FIRST).unwrap();
+        assert_eq!(Announcement::parse(&left.to_json()), Ok(left));
     }
 
     #[test]

@@ -71,14 +71,16 @@ impl fmt::Debug for PublicKey {
 }
 
 /// A private key. It has neither `Debug`, `Display`, `Clone` nor `Serialize`, and its memory is overwritten when it is
-/// dropped; whoever wants its bytes must say so by name.
+/// dropped; whoever wants its bytes must say so by name. They stay in one place: a value that is moved, as into a map and out of
+/// it, leaves what it was behind, where nothing overwrites it.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub struct PrivateKey([u8; 32]);
+pub struct PrivateKey(Box<[u8; 32]>);
 
 impl PrivateKey {
     /// Takes 32 secret bytes and clamps them as RFC 7748, section 5 asks. The caller's copy is overwritten.
     pub fn from_bytes(bytes: &mut [u8; 32]) -> Self {
-        let mut key = Self(*bytes);
+        let mut key = Self(Box::new([0; 32]));
+        key.0.copy_from_slice(bytes);
         bytes.zeroize();
         key.0[0] &= 248;
         key.0[31] = (key.0[31] & 127) | 64;

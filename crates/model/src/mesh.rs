@@ -1,10 +1,12 @@
 //! The configuration of the whole mesh: the parsed form of the `Mesh` object named `default`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::epoch::{Epoch, Lane};
+use crate::key::PublicKey;
 
 /// The name of the one `Mesh` object that counts.
 pub const MESH_NAME: &str = "default";
@@ -57,6 +59,9 @@ impl Default for Mesh {
                 epoch: Epoch::FIRST,
                 nodes: Vec::new(),
                 rotation_interval: None,
+                pinning: Pinning::None,
+                accepted: BTreeSet::new(),
+                revoked: BTreeSet::new(),
             },
             nat_outgoing: true,
             policy: PolicySettings::default(),
@@ -142,6 +147,21 @@ pub struct Keys {
     pub nodes: Vec<String>,
     /// How often keys are rotated by schedule; `None`: never.
     pub rotation_interval: Option<Duration>,
+    /// What becomes of a key that changes outside a rotation.
+    pub pinning: Pinning,
+    /// Keys that an operator has accepted although they came outside a rotation.
+    pub accepted: BTreeSet<PublicKey>,
+    /// Keys that nobody believes in, whoever publishes them.
+    pub revoked: BTreeSet<PublicKey>,
+}
+
+/// `spec.keys.pinning`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pinning {
+    /// It is taken, and reported.
+    None,
+    /// The one before stays in force until an operator accepts it.
+    Strict,
 }
 
 /// `spec.policy`: how network policy is enforced.

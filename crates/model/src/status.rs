@@ -54,6 +54,35 @@ pub struct AgentStatus {
     /// Who reports for the whole mesh, as far as this agent knows; of several answers the one of the latest term counts.
     #[serde(default)]
     pub steward: Option<StewardStatus>,
+    /// Keys of other nodes that changed outside a rotation, and that no operator has accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_changes: Vec<KeyChange>,
+}
+
+/// A key that changed outside a rotation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyChange {
+    /// Whose.
+    pub node: NodeName,
+    /// Of which epoch.
+    pub epoch: Epoch,
+    /// The key before.
+    pub before: PublicKey,
+    /// What it was changed to.
+    pub now: PublicKey,
+    /// Whether the change is in force, and not held back by `spec.keys.pinning`.
+    pub in_force: bool,
+}
+
+/// A key of a peer that a device holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldKey {
+    /// In which device.
+    pub lane: Lane,
+    /// The key.
+    pub public_key: PublicKey,
 }
 
 /// The agent that writes the Mesh's status and Events, in one term of the Lease.
@@ -119,6 +148,9 @@ pub struct PeerStatus {
     /// What was found to be lost on its path, if anything.
     #[serde(default)]
     pub mtu_hole: Option<MtuHole>,
+    /// The keys by which the devices take and send its pods' packets, as they say it.
+    #[serde(default)]
+    pub keys: Vec<HeldKey>,
     /// Bytes received from it, both lanes.
     pub rx_bytes: u64,
     /// Bytes sent to it, both lanes.

@@ -98,6 +98,48 @@ fn a_key_is_made_once_and_found_again() {
 }
 
 #[test]
+fn a_store_in_memory_takes_over_the_keys_on_disk_and_leaves_none_there() {
+    let (_temp, dir) = fresh();
+    let on_disk = KeyStore::open(&dir).unwrap().ensure(Epoch::FIRST).unwrap();
+    let mut store = KeyStore::in_memory(&dir).unwrap();
+    assert_eq!(store.public_keys(), [(Epoch::FIRST, on_disk)]);
+    assert_eq!(names_in(&dir), Vec::<String>::new());
+    store.carry_over(Epoch::FIRST, two()).unwrap();
+    let new = store.replace(Epoch::FIRST).unwrap();
+    assert_ne!(new, on_disk);
+    assert!(store.private_key(&new).is_some());
+    store.retire(two()).unwrap();
+    assert_eq!(store.public_keys(), [(Epoch::FIRST, new)]);
+    assert_eq!(names_in(&dir), Vec::<String>::new());
+    drop(store);
+    assert_eq!(KeyStore::in_memory(&dir).unwrap().public_keys(), []);
+}
+
+#[test]
+fn a_store_in_memory_needs_no_directory_and_refuses_one_that_others_can_reach() {
+    let (_temp, dir) = fresh();
+    KeyStore::in_memory(&dir).unwrap().ensure(Epoch::FIRST).unwrap();
+    assert!(!dir.exists());
+    KeyStore::open(&dir).unwrap().ensure(Epoch::FIRST).unwrap();
+    fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
+    let refused = KeyStore::in_memory(&dir).err().map(|error| error.to_string());
+    assert!(refused.is_some_and(|it| it.contains("chmod 0700")));
+}
+
+#[test]
+fn a_replaced_key_is_destroyed_and_another_is_on_the_disk() {
+    let (_temp, dir) = fresh();
+    let mut store = KeyStore::open(&dir).unwrap();
+    let before = store.ensure(Epoch::FIRST).unwrap();
+    let text = fs::read(dir.join("epoch-1.key")).unwrap();
+    let after = store.replace(Epoch::FIRST).unwrap();
+    assert_ne!(before, after);
+    assert!(store.private_key(&before).is_none());
+    assert_eq!(names_in(&dir), ["epoch-1.key"]);
+    assert_ne!(fs::read(dir.join("epoch-1.key")).unwrap(), text);
+}
+
+#[test]
 fn directory_and_files_are_private() {
     let (_temp, dir) = fresh();
     KeyStore::open(&dir).unwrap().ensure(Epoch::FIRST).unwrap();

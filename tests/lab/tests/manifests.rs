@@ -156,6 +156,7 @@ async fn the_zero_trust_overlay_is_taken_and_trusts_nothing_it_need_not() {
         (&mesh["spec"]["encryption"], &mesh["spec"]["fallback"]),
         (&json!("wireguard"), &json!("none"))
     );
+    assert_eq!(mesh["spec"]["keys"]["pinning"], "strict");
     assert!(
         mesh["spec"]["podNetworks"]
             .as_array()

@@ -195,7 +195,7 @@ async fn bring_about(lab: &Lab, number: usize, state: State) {
         }
         State::Corrupt => {
             lab.node_stop(&node).await.unwrap();
-            let script = "cd $WARREN_STATE_DIR && for file in attachments.json endpoints.json guard.json keys/*; do \
+            let script = "cd $WARREN_STATE_DIR && for file in attachments.json endpoints.json guard.json known-keys.json keys/*; do \
                           test -s $file && echo '{' > $file || exit; done";
             on_node(lab, number, script).await;
         }

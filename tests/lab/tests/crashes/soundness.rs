@@ -7,11 +7,12 @@ use serde_json::Value;
 use crate::trial::{Trial, patiently};
 
 /// What the agent keeps in its state folder.
-const STATE: [&str; 5] = [
+const STATE: [&str; 6] = [
     "attachments.json",
     "endpoints.json",
     "guard.json",
     "keys",
+    "known-keys.json",
     "sysctls.json",
 ];
 

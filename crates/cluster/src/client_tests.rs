@@ -197,5 +197,5 @@ fn a_quiet_watch_is_shorter_than_the_read_timeout() {
     assert!(crate::watch::WATCH_TIMEOUT + kube_margin < READ_TIMEOUT);
     // Otherwise kube would begin the next watch without a word.
     assert!(REQUEST_DEADLINE < crate::watch::WATCH_TIMEOUT + kube_margin);
-    assert!(crate::watch::RECOVERY >= READ_TIMEOUT + CONNECT_TIMEOUT);
+    assert!(crate::follower::RECOVERY >= READ_TIMEOUT + CONNECT_TIMEOUT);
 }

@@ -6,7 +6,7 @@
 //! | module | what it is about |
 //! |---|---|
 //! | [`client`], [`connection`] | how the API server is reached, and how it shows that it no longer is |
-//! | [`watch`], [`snapshot`], [`watch_health`] | the cluster as it is now, kept up to date by one watch a kind |
+//! | [`watch`], `follower`, [`snapshot`], [`watch_health`] | the cluster as it is now, kept up to date by one watch a kind |
 //! | [`contents`], [`backoff`] | their pure halves: objects from events, and how long to wait |
 //! | [`decode`] | Node and Pod to the model |
 //! | [`mesh_resource`], [`mesh_decode`], [`mesh_in_force`] | the Mesh: its definition, its decoding, which one holds |
@@ -28,6 +28,7 @@ pub mod election;
 pub mod events;
 #[cfg(test)]
 mod fake_api;
+mod follower;
 pub mod lease;
 pub mod mesh_decode;
 pub mod mesh_in_force;

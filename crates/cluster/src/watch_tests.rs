@@ -1,11 +1,13 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use warren_model::Encryption;
 
 use super::*;
 use crate::backoff::FIRST;
 use crate::fake_api::{FakeApi, MESHES, NODES, PODS, status};
+use crate::follower::ABSENCE;
 
 fn node(name: &str, cidr: &str, version: u32) -> Value {
     json!({

@@ -11,19 +11,18 @@
 //!
 //! Towards more encryption both are bounded in time: see [`HANDSHAKE_PATIENCE`] and [`PEER_PATIENCE`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use warren_model::fnv::Fnv;
 use warren_model::{
-    Accord, AnnouncedKey, Encryption, Fallback, Lane, Mesh, Node, NodeName, OverlayMode, Path, PathKind,
-    Progress, PublicKey,
+    Accord, AnnouncedKey, Encryption, Fallback, Mesh, Node, NodeName, OverlayMode, Path, PathKind, Progress,
 };
 
+use crate::in_force::InForce;
 use crate::input::{Cluster, Local};
 use crate::path_choice::{Choice, PeerRoute};
-use crate::state::{IPIP_INTERFACE, Observed, RouteTarget, VXLAN_INTERFACE};
 
 /// For how long a node that is to send by WireGuard goes on sending in the clear to a peer that it sends to in the clear,
 /// while no handshake is completed: after that the peer is sent to through the lane or not at all. A lost first message of
@@ -37,52 +36,6 @@ pub const HANDSHAKE_COURTESY: Duration = Duration::from_secs(1);
 /// For how long a node with encryption on takes in the clear what a peer says that it still sends: after that a peer
 /// whose agent does not follow is not heard.
 pub const PEER_PATIENCE: Duration = Duration::from_secs(60);
-
-/// How this node reaches its peers now, and for how long it has known how it should.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct InForce {
-    /// The path that each prefix is routed by.
-    pub routed: BTreeMap<IpNet, Path>,
-    /// The peers' keys that a handshake was completed with lately, by lane: a key that is carried over is in both.
-    pub proven: BTreeSet<(Lane, PublicKey)>,
-    /// Whether there is a WireGuard device.
-    pub has_lanes: bool,
-    /// Time since this node came to the accord it has now.
-    pub accord_age: Duration,
-}
-
-impl InForce {
-    /// As the kernel and the devices say.
-    pub fn observed(observed: &Observed, accord_age: Duration) -> Self {
-        let path = |target: &RouteTarget| match target {
-            RouteTarget::Device(device) | RouteTarget::OnLink(device, _) => {
-                if device == VXLAN_INTERFACE {
-                    Some(Path::Vxlan)
-                } else if device == IPIP_INTERFACE {
-                    Some(Path::Ipip)
-                } else {
-                    Lane::of_interface(device).map(Path::Wireguard)
-                }
-            }
-            RouteTarget::Gateway(_) => Some(Path::Direct),
-            RouteTarget::Unreachable | RouteTarget::Blackhole => None,
-        };
-        let routed = observed.routes.iter();
-        let devices = observed.lanes.iter();
-        let peers = devices.flat_map(|(lane, device)| device.peers.iter().map(|peer| (*lane, peer)));
-        Self {
-            routed: routed
-                .filter_map(|(net, route)| Some((*net, path(&route.target)?)))
-                .collect(),
-            proven: peers
-                .filter(|(_, (_, peer))| peer.is_proven())
-                .map(|(lane, (key, _))| (lane, *key))
-                .collect(),
-            has_lanes: !observed.lanes.is_empty(),
-            accord_age,
-        }
-    }
-}
 
 /// The accord that this node comes to, from what the Mesh says and what nodes publish.
 pub fn accord(cluster: &Cluster, local: &Local) -> Accord {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use warren_model::status::MtuHole;
 use warren_model::{Epoch, Mesh, Node, NodeName, PathKind, PublicKey, Refusal};
 
-use crate::handover::InForce;
+use crate::in_force::InForce;
 use crate::lane::Endpoints;
 use crate::state::Mac;
 

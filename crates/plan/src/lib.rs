@@ -14,7 +14,7 @@
 //! | [`mod@compute`] | the desired state, a function of now that no order of events can change |
 //! | [`pod`] | what an attached pod adds, and how one is opened by itself |
 //! | [`path_choice`] | how packets reach one peer, and why |
-//! | [`handover`] | changing the path to a peer without loss |
+//! | [`in_force`], [`handover`] | how peers are reached now, and changing that without loss |
 //! | [`mtu`] | overheads of the paths, and the MTU that pods get |
 //! | [`state`], [`lane`], [`guard`] | what desired and observed states consist of |
 //! | [`mod@diff`] | the steps between the two, in an order of which any prefix is safe |
@@ -24,6 +24,7 @@ pub mod compute;
 pub mod diff;
 pub mod guard;
 pub mod handover;
+pub mod in_force;
 pub mod input;
 pub mod lane;
 pub mod mtu;
@@ -35,7 +36,8 @@ pub mod step;
 pub use compute::compute;
 pub use diff::diff;
 pub use guard::{Carrier, Clear, Guard, OpenPod};
-pub use handover::{InForce, accord};
+pub use handover::accord;
+pub use in_force::InForce;
 pub use input::{Attachment, Cluster, Local, UnderlayAddress, UnderlayRoute};
 pub use lane::{Endpoints, LaneChange, LaneConfig, LaneObserved, PeerConfig, PeerObserved};
 pub use state::{Desired, Ipip, Link, LinkKind, Mac, Observed, PeerPlan, Route, RouteTarget, Vxlan};

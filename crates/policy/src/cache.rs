@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use warren_model::fnv::fnv1a;
 
-use crate::compile::{Reach, is_in_reach};
 use crate::index::{Id, Index, Member, Touched};
 use crate::protocol::Protocol;
 use crate::query::{Query, Scope};
+use crate::reach::{Reach, is_in_reach};
 use crate::ruleset::{AddressSet, PortSet, PortSetId, SetId};
 
 /// How many members' changes are followed one by one. Each is asked of every query; of more it takes less to begin anew, with the

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use warren_model::{NodeName, Refusal};
+use warren_model::Refusal;
 
 use crate::cache::Cache;
 use crate::cluster::{Cluster, Failsafe};
@@ -14,6 +14,7 @@ use crate::policy::{
 };
 use crate::protocol::Protocol;
 use crate::query::Query;
+use crate::reach::{Reach, is_in_reach};
 use crate::ruleset::{
     Chain, ChainId, End, Endpoint, EndpointName, PolicyRules, PortSetId, Ports, Rule, RuleSet, SetId, Stage,
 };
@@ -50,15 +51,6 @@ impl<'a> Input<'a> {
             reach: Reach::Cluster,
         }
     }
-}
-
-/// For which endpoints rules are made. Peers are found everywhere in either case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reach {
-    /// For all, to explain any flow.
-    Cluster,
-    /// For those of one node, to be enforced there.
-    Node(NodeName),
 }
 
 /// Makes the rules. It never fails: what is refused is named in [`RuleSet::refusals`], and the pods it selects fail as
@@ -140,18 +132,6 @@ fn rule_set(input: &Input<'_>, index: &Index, cache: &mut Cache) -> RuleSet {
         nodes: input.cluster.nodes.clone(),
         failsafe: input.failsafe.clone(),
         refusals,
-    }
-}
-
-pub(crate) fn is_in_reach(what: &What, reach: &Reach) -> bool {
-    let node = match what {
-        What::Pod(pod) => pod.node.as_ref(),
-        What::Host(host) => Some(&host.node),
-        What::Set(_) => return false,
-    };
-    match reach {
-        Reach::Cluster => true,
-        Reach::Node(here) => node == Some(here),
     }
 }
 

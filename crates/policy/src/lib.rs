@@ -2,8 +2,8 @@
 //!
 //! [`kubernetes::check`], [`warren::check`] and [`warren::check_global`] turn what the API holds into [`Policy`] values, all of one
 //! kind, or into an [`Invalid`] one that says why not. [`compile()`] makes a [`RuleSet`] of policies and a [`Cluster`], and a
-//! [`Compiler`] does so again and again; it is what a packet filter is rendered from. [`verdict()`] says what a [`Flow`] meets in a rule set and which rule decides, and
-//! [`explain()`] says the same in words, with what would have to change.
+//! [`Compiler`] does so again and again; it is what a packet filter is rendered from. [`verdict()`] says what a [`Flow`]
+//! meets in a rule set and which rule decides, and [`explain()`] says the same in words, with what would have to change.
 //!
 //! Policy judges the packet that opens a connection, with the addresses it has after DNAT. Replies always pass; keeping
 //! track of connections is the packet filter's part.
@@ -20,7 +20,7 @@
 //! | [`kubernetes`] | `networking.k8s.io/v1` NetworkPolicy |
 //! | [`warren`] | `warren-mesh.io` GlobalNetworkPolicy, NetworkPolicy and the network sets |
 //! | [`invalid`] | policies that cannot be honoured, and what becomes of the pods they select |
-//! | [`mod@compile`], [`ruleset`] | policies to rules |
+//! | [`mod@compile`], `cache`, `reach`, [`ruleset`] | policies to rules, for whom, and what is kept for the next time |
 //! | [`mod@verdict`], [`mod@explain`], [`change`] | what a flow meets, why, and what would turn it |
 //! | [`words`] | rules and chains in words |
 
@@ -37,6 +37,7 @@ pub mod labels;
 pub mod policy;
 pub mod protocol;
 pub mod query;
+mod reach;
 pub mod ruleset;
 pub mod selector;
 pub mod spec;
@@ -46,13 +47,14 @@ pub mod words;
 
 pub use change::Change;
 pub use cluster::{Cluster, HostEndpoint, Interface, NamedPort, Namespace, NetworkSet, Pod};
-pub use compile::{Compiler, Input, Reach, compile};
+pub use compile::{Compiler, Input, compile};
 pub use explain::{ExplainError, Explanation, Peer, explain, explain_between};
 pub use flow::Flow;
 pub use invalid::{Invalid, OnInvalid, Problem};
 pub use labels::Labels;
 pub use policy::{Action, Decision, Direction, Order, Policy, PolicyId, PolicyKind, Tier};
 pub use protocol::{PortRange, Protocol};
+pub use reach::Reach;
 pub use ruleset::RuleSet;
 pub use selector::{Selector, SelectorError};
 pub use verdict::{Reason, RuleRef, Side, Verdict, verdict};

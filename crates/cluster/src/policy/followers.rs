@@ -15,7 +15,7 @@ use super::resources;
 use super::watched::{WatchedPolicy, WithUid};
 use crate::contents::Contents;
 use crate::decode::Decoded;
-use crate::watch::{Follower, Shared};
+use crate::follower::{Follower, Shared};
 use crate::watch_health::WatchKind;
 use crate::watched::Watched;
 

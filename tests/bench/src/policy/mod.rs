@@ -263,7 +263,7 @@ fn traffic_bench(
         for (name, _) in &routers {
             let values = measured.get(&(metric, *name)).cloned().unwrap_or_default();
             report.row(
-                "pod to pod of a node",
+                "to a pod of a node",
                 name,
                 metric,
                 unit,

@@ -68,9 +68,16 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Which refusal it is, whatever its words: two agents may word one differently.
+    /// Which refusal it is, whatever its words: two agents may word one differently. Of rotations that begin each is another,
+    /// and its words have its epoch.
     pub fn key(&self) -> u64 {
-        hash(&[&self.refusal.object, &self.uid, &self.refusal.code])
+        let Refusal {
+            object,
+            code,
+            message,
+        } = &self.refusal;
+        let which = if code == ROTATION_BEGUN { message } else { "" };
+        hash(&[object, &self.uid, code, which])
     }
 }
 
@@ -268,6 +275,8 @@ mod tests {
         }
         assert_eq!(one.key(), finding("Node/b", "x", "in other words").key());
         assert_ne!(one.key(), finding("Node/b", "w", "y").key());
+        let begun = |message| finding("Mesh/default", ROTATION_BEGUN, message).key();
+        assert_ne!(begun("to epoch 2"), begun("to epoch 3"), "each is told");
     }
 
     #[test]

@@ -188,11 +188,24 @@ fn accept(listener: &UnixListener, device: &Arc<Device>) {
                     tracing::debug!(%error, "configuration socket: client");
                 }
                 lock(&clients).retain(|other| !Arc::ptr_eq(other, &client));
+                wipe_free_stack();
             });
         if let Err(error) = served {
             tracing::warn!(%error, "configuration socket: no thread for a client");
         }
     }
+}
+
+/// Bytes of stack that answering a request may have used.
+const STACK: usize = 128 << 10;
+
+/// Overwrites the stack that is free again. Requests have private keys, and reading one leaves copies in places that no
+/// variable owns; the stack of a thread that has ended stays as it is until another thread gets it.
+#[inline(never)]
+fn wipe_free_stack() {
+    let mut free = [0_u8; STACK];
+    free.zeroize();
+    std::hint::black_box(&free);
 }
 
 /// Adds a client, at the expense of the one that has been silent longest if there are too many.
@@ -225,6 +238,8 @@ impl Client {
         loop {
             while let Some(request) = received.next_request() {
                 let answer = answer(device, &request);
+                drop(request);
+                wipe_free_stack();
                 (&self.stream).write_all(answer.as_bytes())?;
             }
             if received.len() > REQUEST_LEN {

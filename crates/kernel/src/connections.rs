@@ -7,20 +7,15 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
-    sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
 use warren_policy::flow::{Detail, Flow};
 use warren_policy::protocol::Protocol;
 
+use crate::guard::message::Message;
 use crate::guard::message::attributes::{Attributes, find};
-use crate::guard::message::{Message, messages};
-use crate::netlink::{ANSWER_TIMEOUT, DUMP_ATTEMPTS};
+use crate::guard::message::socket::NetfilterSocket;
+use crate::netlink::DUMP_ATTEMPTS;
 use crate::policy::CUT_MARK;
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
@@ -77,22 +72,14 @@ pub(crate) fn cut(forbidden: &dyn Fn(&Flow) -> Option<bool>) -> io::Result<usize
 }
 
 struct Socket {
-    descriptor: OwnedFd,
+    netfilter: NetfilterSocket,
     sequence: u32,
 }
 
 impl Socket {
     fn open() -> io::Result<Self> {
-        let descriptor = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )?;
-        let patience = i64::try_from(ANSWER_TIMEOUT.as_secs()).unwrap_or(i64::MAX);
-        setsockopt(&descriptor, sockopt::ReceiveTimeout, &TimeVal::seconds(patience))?;
         Ok(Self {
-            descriptor,
+            netfilter: NetfilterSocket::open()?,
             sequence: 0,
         })
     }
@@ -143,31 +130,22 @@ impl Socket {
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&u16::try_from(flags).unwrap_or_default().to_ne_bytes());
         bytes[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
-        sendto(
-            self.descriptor.as_raw_fd(),
-            &bytes,
-            &NetlinkAddr::new(0, 0),
-            MsgFlags::empty(),
-        )?;
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let length = match recv(self.descriptor.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Err(Errno::EINTR) => continue,
-                other => other?,
-            };
-            for message in messages(&buffer[..length]) {
-                if message.sequence() != self.sequence {
-                    continue;
-                }
-                match message.error() {
-                    Some(0) => return Ok(()),
-                    Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                    None if message.is_done() => return Ok(()),
-                    None if message.is_interrupted() => return Err(Errno::EAGAIN.into()),
-                    None => each(&message),
+        self.netfilter.send(&bytes)?;
+        self.netfilter.receive(|message| {
+            if message.sequence() != self.sequence {
+                return Ok(false);
+            }
+            match message.error() {
+                Some(0) => Ok(true),
+                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                None if message.is_done() => Ok(true),
+                None if message.is_interrupted() => Err(Errno::EAGAIN.into()),
+                None => {
+                    each(message);
+                    Ok(false)
                 }
             }
-        }
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod attributes;
 mod reply;
 mod request;
+pub(crate) mod socket;
 
 use std::net::IpAddr;
 

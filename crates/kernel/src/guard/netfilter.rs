@@ -6,21 +6,16 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
-    sockopt,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
 use warren_plan::OpenPod;
 
 use super::DropCounter;
-use super::message::{Batch, Message, Request, messages};
+use super::message::socket::NetfilterSocket;
+use super::message::{Batch, Message, Request};
 use super::render::TABLE;
-use crate::netlink::{ANSWER_TIMEOUT, DUMP_ATTEMPTS};
+use crate::netlink::DUMP_ATTEMPTS;
 
 /// What one look finds, all of one generation.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -41,7 +36,7 @@ pub(crate) struct Netfilter {
 
 #[derive(Debug)]
 struct Socket {
-    descriptor: OwnedFd,
+    netfilter: NetfilterSocket,
     sequence: u32,
 }
 
@@ -53,16 +48,8 @@ pub(crate) fn next(generation: u32) -> u32 {
 impl Netfilter {
     /// Opens a socket in the namespace of the calling thread.
     pub(crate) fn open() -> io::Result<Self> {
-        let descriptor = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )?;
-        let patience = i64::try_from(ANSWER_TIMEOUT.as_secs()).unwrap_or(i64::MAX);
-        setsockopt(&descriptor, sockopt::ReceiveTimeout, &TimeVal::seconds(patience))?;
         let socket = Socket {
-            descriptor,
+            netfilter: NetfilterSocket::open()?,
             sequence: 0,
         };
         Ok(Self {
@@ -166,8 +153,8 @@ impl Socket {
     fn ask(&mut self, request: Request, mut each: impl FnMut(&Message<'_>)) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
-        self.send(&request.bytes(sequence))?;
-        self.receive(|message| {
+        self.netfilter.send(&request.bytes(sequence))?;
+        self.netfilter.receive(|message| {
             if message.sequence() != sequence {
                 return Ok(false);
             }
@@ -195,8 +182,8 @@ impl Socket {
             return Ok(());
         };
         self.sequence = last;
-        self.send(&bytes)?;
-        self.receive(|message| {
+        self.netfilter.send(&bytes)?;
+        self.netfilter.receive(|message| {
             let of_batch = message.sequence().wrapping_sub(first) <= last.wrapping_sub(first);
             match message.error() {
                 // Errors come before what the last change is answered, and mean that nothing was changed.
@@ -205,33 +192,6 @@ impl Socket {
                 None => Ok(false),
             }
         })
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let kernel = NetlinkAddr::new(0, 0);
-        let sent = sendto(self.descriptor.as_raw_fd(), bytes, &kernel, MsgFlags::empty())?;
-        if sent == bytes.len() {
-            Ok(())
-        } else {
-            Err(Errno::EMSGSIZE.into())
-        }
-    }
-
-    /// Takes messages until one is said to be the last.
-    fn receive(&self, mut last: impl FnMut(&Message<'_>) -> io::Result<bool>) -> io::Result<()> {
-        // The kernel fills dumps to 32 KiB at most.
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let length = match recv(self.descriptor.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Err(Errno::EINTR) => continue,
-                other => other?,
-            };
-            for message in messages(&buffer[..length]) {
-                if last(&message)? {
-                    return Ok(());
-                }
-            }
-        }
     }
 }
 

@@ -47,11 +47,7 @@ pub(super) fn pods(table: &mut Table, rules: &RuleSet, names: &Names) {
                 if let Some(to) = to.filter(|_| Family::of(*address) == family) {
                     let name = address_chain(*address, direction);
                     led.push(format!("{address} : goto {name}"));
-                    let to = Chain {
-                        make: None,
-                        rules: vec![to],
-                    };
-                    table.chains.insert(name, to);
+                    table.chain(name, vec![to]);
                 }
             }
             let map = Set {

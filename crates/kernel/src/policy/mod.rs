@@ -4,7 +4,7 @@
 //! | module | what it is about |
 //! |---|---|
 //! | `table`, `elements` | a table as a value, its text, and the text that makes it of another |
-//! | `render`, `rule`, `dispatch`, `names`, `parts` | a rule set to such a table |
+//! | `render`, `stage`, `rule`, `dispatch`, `names`, `parts` | a rule set to such a table |
 //! | `installed` | the table in the kernel |
 //!
 //! A transaction must fit into the send buffer of nft's socket. Root raises that as far as it needs; root of a user namespace may
@@ -17,6 +17,7 @@ mod names;
 mod parts;
 mod render;
 mod rule;
+mod stage;
 mod table;
 
 pub use dispatch::CUT_MARK;

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use warren_model::Family;
-use warren_policy::policy::TierEnd;
-use warren_policy::ruleset::{AddressSet, ChainId, PolicyRules, PortSet, Stage};
-use warren_policy::{Action, Decision, Direction, RuleSet};
+use warren_policy::ruleset::{AddressSet, ChainId, PortSet};
+use warren_policy::{Decision, Direction, RuleSet};
 
 use super::dispatch;
 use super::elements::Elements;
 use super::names::Names;
 use super::parts::{address_type, deny, version};
-use super::rule::{set_name, statements};
-use super::table::{Chain, DENIED, Denial, Set, SetKind, Table};
+use super::rule::set_name;
+use super::stage::{self, passes, policies_of, policy_rules};
+use super::table::{DENIED, Denial, Set, SetKind, Table};
 
 /// The table for the pods and host endpoints of a rule set.
 ///
@@ -26,13 +26,7 @@ use super::table::{Chain, DENIED, Denial, Set, SetKind, Table};
 pub fn render(rules: &RuleSet) -> Table {
     let names = Names::new(rules);
     let mut table = Table::default();
-    table.chains.insert(
-        DENIED.to_owned(),
-        Chain {
-            make: None,
-            rules: vec!["drop".to_owned()],
-        },
-    );
+    table.chain(DENIED.to_owned(), vec!["drop".to_owned()]);
     for set in &rules.sets {
         address_set(&mut table, set);
     }
@@ -47,7 +41,7 @@ pub fn render(rules: &RuleSet) -> Table {
             let policy = &rules.policies[position];
             if !passes(policy, direction) {
                 let rules = policy_rules(&mut table, rules, policy, direction);
-                chain(&mut table, names.policy(position, direction), rules);
+                table.chain(names.policy(position, direction), rules);
             }
         }
         for id in used {
@@ -96,10 +90,6 @@ fn port_set(table: &mut Table, set: &Arc<PortSet>) {
     }
 }
 
-fn chain(table: &mut Table, name: String, rules: Vec<String>) {
-    table.chains.insert(name, Chain { make: None, rules });
-}
-
 /// The chains that endpoints of this rule set meet in a direction. One without policies has no rules: nobody is led to it.
 fn used(rules: &RuleSet, direction: Direction) -> BTreeSet<ChainId> {
     let chains = rules.endpoints.iter().map(|endpoint| endpoint.chain(direction));
@@ -114,8 +104,7 @@ fn endpoint_chains(table: &mut Table, rules: &RuleSet, names: &Names, id: ChainI
     for (number, stage) in met.stages.iter().enumerate() {
         let stage_name = format!("{name}-{number}");
         main.push(format!("jump {stage_name}"));
-        let stage_rules = stage_rules(table, rules, names, stage, direction);
-        chain(table, stage_name, stage_rules);
+        stage::chains(table, rules, names, stage, &stage_name, direction);
     }
     main.push(match met.end {
         Decision::Allow => "accept".to_owned(),
@@ -127,62 +116,7 @@ fn endpoint_chains(table: &mut Table, rules: &RuleSet, names: &Names, id: ChainI
             },
         ),
     });
-    chain(table, name, main);
-}
-
-fn stage_rules(
-    table: &mut Table,
-    rules: &RuleSet,
-    names: &Names,
-    stage: &Stage,
-    direction: Direction,
-) -> Vec<String> {
-    let mut lines = Vec::new();
-    for position in &stage.policies {
-        let policy = &rules.policies[*position];
-        if passes(policy, direction) {
-            // To pass is to return from this chain; from a chain of the policy's own it would be to go on with the next policy.
-            lines.extend(policy_rules(table, rules, policy, direction));
-        } else {
-            lines.push(format!("jump {}", names.policy(*position, direction)));
-        }
-    }
-    if stage.end == TierEnd::Deny {
-        let denial = Denial {
-            policy: policies_of(rules, stage.policies.iter()),
-            rule: format!("{direction}: no rule of tier {} allows it", stage.tier),
-        };
-        lines.push(deny(table, denial));
-    }
-    lines
-}
-
-fn passes(policy: &PolicyRules, direction: Direction) -> bool {
-    let mut rules = policy.rules(direction).iter();
-    rules.any(|rule| rule.action == Action::Pass)
-}
-
-fn policy_rules(
-    table: &mut Table,
-    rules: &RuleSet,
-    policy: &PolicyRules,
-    direction: Direction,
-) -> Vec<String> {
-    let each = policy.rules(direction).iter();
-    each.flat_map(|rule| statements(table, rules, policy, rule, direction))
-        .collect()
-}
-
-/// The policies at these positions, as many as one wants to read.
-fn policies_of<'p>(rules: &RuleSet, positions: impl Iterator<Item = &'p usize>) -> String {
-    const NAMED: usize = 3;
-    let all: Vec<String> = positions
-        .map(|position| rules.policies[*position].id.to_string())
-        .collect();
-    match all.len().checked_sub(NAMED) {
-        None | Some(0) => all.join(", "),
-        Some(more) => format!("{} and {more} more", all[..NAMED].join(", ")),
-    }
+    table.chain(name, main);
 }
 
 #[cfg(test)]

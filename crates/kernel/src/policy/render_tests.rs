@@ -87,6 +87,61 @@ fn kubernetes_policies_share_sets_and_chains() {
     insta::assert_snapshot!(text);
 }
 
+/// What is said in the chains whose names end so.
+fn rules_of<'t>(text: &'t str, ending: &str) -> Vec<&'t str> {
+    let rules = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("add rule inet warren-policy ")?.split_once(' '));
+    rules
+        .filter(|(chain, _)| chain.ends_with(ending))
+        .map(|(_, rule)| rule)
+        .collect()
+}
+
+#[test]
+fn of_policies_in_a_row_that_only_allow_a_packet_meets_those_about_its_port() {
+    let allow = |name: &str, order: u32, ports: Value| {
+        global(
+            name,
+            json!({"order": order, "selector": "app == 'db'", "ingress": [
+                {"action": "Allow", "protocol": "TCP", "source": {"selector": "app == 'web'"}, "destination": {"ports": ports}}
+            ]}),
+        )
+    };
+    let deny = json!({"order": 5, "selector": "app == 'db'", "ingress": [
+        {"action": "Deny", "protocol": "TCP", "destination": {"ports": [81]}}
+    ]});
+    let policies = [
+        allow("a", 1, json!([80, 443])),
+        allow("b", 2, json!([80])),
+        allow("many", 3, json!(["9000:9008"])),
+        allow("named", 4, json!(["http"])),
+        global("no", deny),
+        allow("c", 6, json!([81])),
+        allow("d", 7, json!(["82:83"])),
+    ];
+    let text = text(&policies);
+    let rules = compile(&Input::new(&policies, &cluster()));
+    let names = Names::new(&rules);
+    let jump = |name: &str| {
+        let position = rules.policies.iter().position(|policy| policy.id.name == name);
+        format!("jump {}", names.policy(position.unwrap(), Direction::Ingress))
+    };
+    let stage = rules_of(&text, "-ingress-0");
+    assert_eq!(stage.len(), 6, "{stage:#?}");
+    let (first, shared) = stage[0].split_once("6 . 80 : jump ").unwrap();
+    assert_eq!(first, "meta l4proto . th dport vmap { ");
+    let (shared, rest) = shared.split_once(", ").unwrap();
+    assert_eq!(rest, format!("6 . 443 : {} }}", jump("a")));
+    assert_eq!(rules_of(&text, shared), [jump("a"), jump("b")]);
+    assert_eq!(stage[1..4], [jump("many"), jump("named"), jump("no")]);
+    let (c, d) = (jump("c"), jump("d"));
+    assert_eq!(
+        stage[4],
+        format!("meta l4proto . th dport vmap {{ 6 . 81 : {c}, 6 . 82 : {d}, 6 . 83 : {d} }}")
+    );
+}
+
 #[test]
 fn warren_policies_log_deny_and_pass_to_the_next_tier() {
     let text = text(&[

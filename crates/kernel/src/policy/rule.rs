@@ -47,9 +47,11 @@ pub(super) fn statements(
             continue;
         };
         for ports in ports(rules, rule, family) {
+            // The cheapest first: most rules that a packet meets are about another port.
             let mut parts = protocol(rule, family);
+            parts.extend(ports.numbers);
             parts.extend(addresses.iter().cloned());
-            parts.extend(ports);
+            parts.extend(ports.names);
             parts.push(action.clone());
             lines.push(parts.join(" "));
         }
@@ -169,9 +171,30 @@ fn nets(nets: &[IpNet], family: Family) -> Option<String> {
     (!texts.is_empty()).then(|| format!("{{ {} }}", texts.join(", ")))
 }
 
+/// One way to say what both sides' ports must be; all of it must hold.
+#[derive(Debug, Clone, Default)]
+struct PortsWay {
+    /// What is said by numbers.
+    numbers: Vec<String>,
+    /// What is said by names: a look into a set for each.
+    names: Vec<String>,
+}
+
+impl PortsWay {
+    fn and_number(mut self, number: String) -> Self {
+        self.numbers.push(number);
+        self
+    }
+
+    fn and_name(mut self, name: String) -> Self {
+        self.names.push(name);
+        self
+    }
+}
+
 /// Every way to say what both sides' ports must be: numbers or any of the named ones, of either side.
-fn ports(rules: &RuleSet, rule: &Rule, family: Option<Family>) -> Vec<Vec<String>> {
-    let mut ways = vec![Vec::new()];
+fn ports(rules: &RuleSet, rule: &Rule, family: Option<Family>) -> Vec<PortsWay> {
+    let mut ways = vec![PortsWay::default()];
     for (end, port, address) in [
         (&rule.source, "sport", "saddr"),
         (&rule.destination, "dport", "daddr"),
@@ -187,24 +210,22 @@ fn ports(rules: &RuleSet, rule: &Rule, family: Option<Family>) -> Vec<Vec<String
             ))
         };
         if let Some(ports) = &end.ports {
-            let numbers = numbers(&ports.ranges).map(|numbers| format!("th {port} {numbers}"));
-            let names = ports.sets.iter().filter_map(|set| named(set, ""));
-            let one_of: Vec<String> = numbers.into_iter().chain(names).collect();
-            ways = ways
-                .iter()
-                .flat_map(|way| {
-                    one_of
-                        .iter()
-                        .map(|one| [way.as_slice(), std::slice::from_ref(one)].concat())
-                })
-                .collect();
+            let number = numbers(&ports.ranges).map(|numbers| format!("th {port} {numbers}"));
+            let names: Vec<String> = ports.sets.iter().filter_map(|set| named(set, "")).collect();
+            let each_with = |way: &PortsWay| {
+                let by_number = number.clone().map(|number| way.clone().and_number(number));
+                let by_name = names.iter().map(|name| way.clone().and_name(name.clone()));
+                by_number.into_iter().chain(by_name).collect::<Vec<PortsWay>>()
+            };
+            ways = ways.iter().flat_map(each_with).collect();
         }
         if let Some(ports) = &end.not_ports {
-            let numbers = numbers(&ports.ranges).map(|numbers| format!("th {port} != {numbers}"));
+            let number = numbers(&ports.ranges).map(|numbers| format!("th {port} != {numbers}"));
             let names = ports.sets.iter().filter_map(|set| named(set, "!= "));
-            let none_of: Vec<String> = numbers.into_iter().chain(names).collect();
+            let names: Vec<String> = names.collect();
             for way in &mut ways {
-                way.extend(none_of.iter().cloned());
+                way.numbers.extend(number.clone());
+                way.names.extend(names.iter().cloned());
             }
         }
     }

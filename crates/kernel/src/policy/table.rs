@@ -70,6 +70,11 @@ impl Table {
         &self.counters
     }
 
+    /// Puts a chain that nothing but jumps lead to into it.
+    pub(super) fn chain(&mut self, name: String, rules: Vec<String>) {
+        self.chains.insert(name, Chain { make: None, rules });
+    }
+
     /// The text that makes the table this, whatever it was before, in one transaction.
     pub fn text(&self) -> String {
         let mut text = Text::default();

@@ -2,14 +2,16 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use warren_kernel::policy::{Table, render};
 use warren_policy::{Compiler, Labels, compile};
 
+use super::commits::Commits;
 use super::scene::{NAMESPACES, PODS, POLICIES, Scene, policy, team};
 use crate::namespace::Namespace;
 
@@ -19,13 +21,18 @@ pub(super) struct Live {
     compiler: Compiler,
     table: Table,
     node: Namespace,
+    commits: Commits,
 }
 
-/// How long a change took, ms.
+/// What changed, and how long it took, ms.
 pub(super) struct Took {
+    /// One of [`KINDS`].
+    pub(super) kind: &'static str,
     pub(super) compile: f64,
     pub(super) render: f64,
-    /// These, and the transaction.
+    /// These, and the transaction until it is in force.
+    pub(super) in_force: f64,
+    /// Until nft has ended.
     pub(super) whole: f64,
     /// How much of the whole a processor was at work, for this program or for nft.
     pub(super) processor: f64,
@@ -38,11 +45,13 @@ impl Live {
         let table = render(&compiler.compile(&scene.of_node()));
         let node = Namespace::new()?;
         apply(&node, &table.text())?;
+        let commits = Commits::listen(&node)?;
         Ok(Self {
             scene,
             compiler,
             table,
             node,
+            commits,
         })
     }
 
@@ -57,13 +66,19 @@ impl Live {
         let difference = table.difference(&self.table);
         let render = started.elapsed() - compile;
         ensure!(!difference.is_empty(), "change {number} changes nothing");
-        apply(&self.node, &difference)?;
+        let in_force = thread::scope(|scope| {
+            let heard = scope.spawn(|| self.commits.next());
+            apply(&self.node, &difference)?;
+            heard.join().unwrap_or_else(|_| Err(anyhow!("a panic")))
+        })?;
         let whole = started.elapsed();
         self.table = table;
         let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
         Ok(Took {
+            kind: KINDS[number as usize % KINDS.len()],
             compile: ms(compile),
             render: ms(render),
+            in_force: ms(in_force - started),
             whole: ms(whole),
             processor: self::used()? - used,
         })
@@ -79,8 +94,17 @@ impl Live {
     }
 }
 
+/// What changes, in turn.
+pub(super) const KINDS: [&str; 5] = [
+    "one change: a pod's label",
+    "one change: a policy's rule",
+    "one change: a namespace's label",
+    "one change: a pod goes",
+    "one change: a pod comes",
+];
+
 impl Scene {
-    /// In turn: a pod's label, a policy's rule, a namespace's label, a pod that goes, and one that comes.
+    /// The next of [`KINDS`].
     fn change(&mut self, number: u32) -> anyhow::Result<()> {
         let turn = number / 5;
         let chosen = (turn * 137 % PODS) as usize % self.cluster.pods.len();

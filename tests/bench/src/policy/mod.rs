@@ -5,11 +5,13 @@
 //! |---|---|
 //! | `scene` | the cluster and its policies |
 //! | `change` | one change at a time, compiled and applied |
+//! | `commits` | when that is in force |
 //! | `router` | a node between two pods, and what filters there |
 //! | `pairs` | the same policies as one iptables rule for each pair |
 //! | `connections` | how many connections are opened a second |
 
 mod change;
+mod commits;
 mod connections;
 mod pairs;
 mod router;
@@ -25,7 +27,7 @@ use anyhow::{Context, ensure};
 use warren_kernel::policy::render;
 use warren_policy::{Flow, Input, Protocol, RuleSet, compile, verdict};
 
-use self::change::Live;
+use self::change::{KINDS, Live, Took};
 use self::router::{Filter, Router};
 use self::scene::{PODS, POLICIES, Scene};
 use crate::isolate;
@@ -131,53 +133,32 @@ fn judge(rules: &RuleSet, scene: &Scene) -> f64 {
     started.elapsed().as_secs_f64() * 1_000_000.0 / FLOWS as f64
 }
 
-/// The times from a change to the end of its transaction.
+/// The times from a change until it is in force.
 fn change_bench(rounds: u32, case: &str, report: &mut Report) -> anyhow::Result<Samples> {
     let mut live = Live::start(Scene::new()?)?;
-    let (mut compiled, mut rendered, mut whole, mut processor) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut took = Vec::new();
     for number in 0..rounds * CHANGES {
-        let took = live.change(number)?;
-        compiled.push(took.compile);
-        rendered.push(took.render);
-        whole.push(took.whole);
-        processor.push(took.processor);
+        took.push(live.change(number)?);
     }
     live.is_what_a_fresh_start_makes()?;
-    let samples = |values| Samples::new(values).context("no change");
+    let samples =
+        |of: &dyn Fn(&Took) -> f64| Samples::new(took.iter().map(of).collect()).context("no change");
     let p99 = |samples: &Samples| Samples::new(vec![samples.percentile(0.99)]).context("no change");
-    let processor = samples(processor)?;
-    let parts = [
-        ("one change: compile", samples(compiled)?),
-        ("one change: render the difference", samples(rendered)?),
-    ];
-    for (metric, samples) in &parts {
-        report.row(case, WARREN, metric, "ms", samples);
+    let mut row = |metric, samples: &Samples| report.row(case, WARREN, metric, "ms", samples);
+    row("one change: compile", &samples(&|it| it.compile)?);
+    row("one change: render the difference", &samples(&|it| it.render)?);
+    for kind in KINDS {
+        let of_kind = took.iter().filter(|it| it.kind == kind).map(|it| it.in_force);
+        let of_kind = Samples::new(of_kind.collect()).context("no such change")?;
+        row(kind, &of_kind);
     }
-    let whole = samples(whole)?;
-    report.row(
-        case,
-        WARREN,
-        "one change: processor time, nft's too",
-        "ms",
-        &processor,
-    );
-    report.row(
-        case,
-        WARREN,
-        "one change: processor time, nft's too, p99",
-        "ms",
-        &p99(&processor)?,
-    );
-    report.row(case, WARREN, "one change compiled and applied", "ms", &whole);
-    report.row(
-        case,
-        WARREN,
-        "one change compiled and applied, p99",
-        "ms",
-        &p99(&whole)?,
-    );
-    Ok(whole)
+    let (in_force, processor) = (samples(&|it| it.in_force)?, samples(&|it| it.processor)?);
+    row("one change: processor time, nft's too", &processor);
+    row("one change: processor time, nft's too, p99", &p99(&processor)?);
+    row("one change until nft has ended", &samples(&|it| it.whole)?);
+    row("one change compiled and applied", &in_force);
+    row("one change compiled and applied, p99", &p99(&in_force)?);
+    Ok(in_force)
 }
 
 /// The most that a process takes which does for a node what its agent does.

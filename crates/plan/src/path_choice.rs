@@ -131,9 +131,12 @@ pub(crate) fn by_path(
     }
 }
 
-/// The usable key of the newest epoch, not beyond the Mesh's epoch unless there is no other.
-fn newest(mesh: &Mesh, usable: &[AnnouncedKey]) -> Option<AnnouncedKey> {
-    let reached = usable.iter().filter(|key| key.epoch <= mesh.keys.epoch);
+/// The usable key of the newest epoch, not beyond the Mesh's epoch unless there is no other. What this node has said that it has
+/// settled in is never too new: peers destroy the keys before that on its word, and an agent that starts after a schedule was called
+/// off, or a Mesh deleted, in the midst of a rotation sees the Mesh ask for less than they act on.
+fn newest(mesh: &Mesh, settled: Option<Epoch>, usable: &[AnnouncedKey]) -> Option<AnnouncedKey> {
+    let last = settled.map_or(mesh.keys.epoch, |settled| settled.max(mesh.keys.epoch));
+    let reached = usable.iter().filter(|key| key.epoch <= last);
     reached
         .max_by_key(|key| key.epoch)
         .or_else(|| usable.iter().min_by_key(|key| key.epoch))
@@ -183,7 +186,7 @@ fn choose_encrypted(
             )),
         };
     }
-    if let Some(key) = newest(mesh, usable) {
+    if let Some(key) = newest(mesh, local.settled, usable) {
         let endpoint = SocketAddr::new(address, key.port);
         return chosen(
             PeerRoute::Wireguard(key, endpoint),

@@ -114,6 +114,25 @@ fn encrypted_peers_meet_in_the_newest_epoch_both_have_up_to_that_of_the_mesh() {
     );
 }
 
+/// A peer may have destroyed the key before, because this node has said that it has settled.
+#[test]
+fn a_node_never_goes_back_behind_the_epoch_that_it_has_settled_in_whatever_the_mesh_asks_for() {
+    let mut mesh = Mesh::default();
+    mesh.keys.epoch = epoch(2);
+    let peer = peer(Some(Ok(announced(&[2, 3], WIREGUARD_AND_VXLAN))));
+    let by = |settled: Option<u32>| {
+        let local = Local {
+            settled: settled.map(epoch),
+            ..local(&[2, 3], WIREGUARD_AND_VXLAN)
+        };
+        match route(&mesh, &local, &peer) {
+            Some(PeerRoute::Wireguard(key, _)) => key.epoch.number(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!([by(None), by(Some(2)), by(Some(3))], [2, 2, 3]);
+}
+
 #[test]
 fn what_is_not_known_of_a_peer_is_never_a_reason_for_a_path_in_the_clear() {
     for fallback in [Fallback::None, Fallback::Vxlan, Fallback::Ipip] {

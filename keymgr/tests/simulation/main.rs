@@ -87,6 +87,25 @@ fn a_node_that_is_away_is_not_waited_for_and_comes_back() {
 }
 
 #[test]
+fn a_rotation_that_is_called_off_in_its_midst_breaks_no_path_and_goes_on_once_it_is_asked_for_again() {
+    for seed in 0..300 {
+        let faults = Faults {
+            crash: 0.1,
+            ..Faults::none()
+        };
+        let mut world = World::new(5, seed, faults);
+        world.settle();
+        world.rotate(1);
+        world.run(seed as usize % 12);
+        world.call_off();
+        world.run(60);
+        world.call_on();
+        world.calm();
+        world.settle();
+    }
+}
+
+#[test]
 fn two_hundred_nodes_rotate() {
     let faults = Faults {
         crash: 0.01,

@@ -86,6 +86,8 @@ pub(crate) struct World {
     born: Id,
     /// Nodes destroy their old keys without waiting for anybody.
     pub(crate) impatient: bool,
+    /// The epoch that agents which start from now on see the Mesh ask for; those that run go on with the one they know.
+    called_off: Option<Epoch>,
 }
 
 impl World {
@@ -101,6 +103,7 @@ impl World {
             now: Duration::ZERO,
             born: 0,
             impatient: false,
+            called_off: None,
         };
         for _ in 0..nodes {
             world.join();
@@ -113,6 +116,16 @@ impl World {
     /// Asks for so many rotations more.
     pub(crate) fn rotate(&mut self, by: u32) {
         self.mesh = Epoch::new(self.mesh.number() + by).unwrap();
+    }
+
+    /// The rotation that is under way is not asked for any more, as where its schedule is taken out of the Mesh.
+    pub(crate) fn call_off(&mut self) {
+        self.called_off = self.mesh.number().checked_sub(1).and_then(Epoch::new);
+    }
+
+    /// It is asked for after all.
+    pub(crate) fn call_on(&mut self) {
+        self.called_off = None;
     }
 
     /// Nothing goes wrong from now on.
@@ -221,7 +234,7 @@ impl World {
     fn watch(&mut self, id: Id) {
         let node = self.nodes.get_mut(&id).unwrap();
         if self.random.happens(0.6) || node.mesh.is_none() {
-            node.mesh = Some(self.mesh);
+            node.mesh = node.mesh.max(Some(self.called_off.unwrap_or(self.mesh)));
         }
         // The first list is whole; events come late, and in any order between nodes.
         let is_first = node.sees.is_empty();
@@ -271,7 +284,7 @@ impl World {
             node.configure();
         }
         if may() {
-            node.route(id);
+            node.route(id, self.api.get(&id));
         }
         if may() && !node.keys.is_empty() {
             let known = self.api.get(&id).map(|published| published.settled);
@@ -287,6 +300,7 @@ impl World {
         if crashes {
             node.clocks = Clocks::default();
             node.says = None;
+            node.mesh = None;
             node.sees.clear();
             node.down = self.random.below(8);
         }
@@ -403,12 +417,19 @@ impl Node {
         self.proven.retain(|pair| devices.contains(pair));
     }
 
-    /// Sends to each peer by the newest epoch that a handshake was completed in; while there is none, as before.
-    fn route(&mut self, own: Id) {
+    /// Sends to each peer by the newest epoch that a handshake was completed in, up to what the Mesh asks for and to what this node has
+    /// settled in; while there is none, as before.
+    fn route(&mut self, own: Id, published: Option<&Published>) {
         let devices = &self.devices;
         self.sends.retain(|id, epoch| devices.contains(&(*epoch, *id)));
+        let last = self.mesh.max(published.map(|published| published.settled));
+        let usable = |epoch: &Epoch| Some(*epoch) <= last;
         // Ascending: the newest is the last.
-        for (epoch, id) in self.proven.iter().filter(|(_, id)| *id != own) {
+        for (epoch, id) in self
+            .proven
+            .iter()
+            .filter(|(epoch, id)| *id != own && usable(epoch))
+        {
             self.sends.insert(*id, *epoch);
         }
     }

@@ -1,7 +1,11 @@
 //! Packets with sequence numbers between all pods, and which of them were not answered.
 //!
 //! Each pod runs one process ([`send_and_answer`]) that sends to every other pod of another node at a steady rate and
-//! sends back what it gets. A packet counts as lost if it has no answer two seconds after the last was sent, which is a second after all was done.
+//! sends back what it gets. A packet counts as lost if it has no answer two seconds after the last of all pods has sent its last, which is a
+//! second after all was done. So that it is the network that is measured and not the machine, a process that gets no processor for a while sends
+//! less in that time, and what its socket had no room for is told apart.
+
+mod overflow;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +23,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use serde::{Deserialize, Serialize};
 
+use self::overflow::overflowed;
 use crate::control::Place;
 use crate::facts::Facts;
 use crate::lab::Lab;
@@ -36,6 +42,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 const BUFFER: usize = 8 << 20;
 /// How long the receiving side waits for a packet before it looks whether it is to end.
 const GLANCE: Duration = Duration::from_millis(50);
+/// How often it is looked whether others have come as far.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What became of the packets from one pod to one address of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +63,9 @@ pub struct Stream {
 pub struct Tally {
     /// One a pod pair and address.
     pub streams: Vec<Stream>,
+    /// Packets that have come as far as a pod's socket and found no room there: it had no processor to read them with. Each makes one
+    /// lost packet, of whichever end.
+    pub overflowed: u64,
 }
 
 impl Tally {
@@ -93,6 +104,7 @@ pub async fn tally_during<T>(
             name: pod.key.name.clone(),
             from: parsed(&pod.addresses).collect(),
             to: others_of(&facts, &pod.node),
+            pods: facts.pods.iter().map(|pod| pod.key.name.clone()).collect(),
             rate,
             marks: marks.0.clone(),
         };
@@ -107,12 +119,13 @@ pub async fn tally_during<T>(
         fs::write(marks.end(), "").context("tell the senders to end")?;
         begun.map(|()| acted)
     };
-    let (streams, acted) = tokio::join!(try_join_all(senders), acted);
+    let (counted, acted) = tokio::join!(try_join_all(senders), acted);
     let removed = fs::remove_dir_all(&marks.0);
-    let (streams, acted) = (streams?, acted?);
+    let (counted, acted) = (counted?, acted?);
     removed.with_context(|| format!("remove {}", marks.0.display()))?;
     let tally = Tally {
-        streams: streams.into_iter().flatten().collect(),
+        overflowed: counted.iter().map(|pod| pod.overflowed).sum(),
+        streams: counted.into_iter().flat_map(|pod| pod.streams).collect(),
     };
     Ok((tally, acted.context("nothing was done")?))
 }
@@ -126,7 +139,7 @@ fn parsed(addresses: &[String]) -> impl Iterator<Item = IpAddr> {
     addresses.iter().filter_map(|address| address.parse().ok())
 }
 
-async fn run(lab: &Lab, place: Place, job: Job) -> anyhow::Result<Vec<Stream>> {
+async fn run(lab: &Lab, place: Place, job: Job) -> anyhow::Result<Counted> {
     let job = serde_json::to_string(&job)?;
     let output = lab
         .run_for(place, &["warren-lab", "pod-tally", &job], LIMIT)
@@ -154,6 +167,11 @@ impl Marks {
         self.0.join("End")
     }
 
+    /// Written when a pod has sent its last.
+    fn sent(&self, pod: &str) -> PathBuf {
+        self.0.join(format!("Sent-{pod}"))
+    }
+
     async fn all_begun(&self, facts: &Facts) -> anyhow::Result<()> {
         let deadline = Instant::now() + WARM;
         for pod in &facts.pods {
@@ -163,7 +181,7 @@ impl Marks {
                     "not all pods that {} sends to answered it within {WARM:?}",
                     pod.key.name
                 );
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(LOOK).await;
             }
         }
         Ok(())
@@ -178,8 +196,17 @@ struct Job {
     from: Vec<IpAddr>,
     /// Where it sends to.
     to: Vec<IpAddr>,
+    /// All that send.
+    pods: Vec<String>,
     rate: u32,
     marks: PathBuf,
+}
+
+/// What one pod's process has counted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Counted {
+    streams: Vec<Stream>,
+    overflowed: u64,
 }
 
 /// The process in one pod: sends, answers, and in the end writes what became of what it sent. `job` is what
@@ -193,14 +220,38 @@ pub fn send_and_answer(job: &str, out: &mut impl io::Write) -> anyhow::Result<()
         families.push(FamilyOf::new(*from, to)?);
     }
     let marks = Marks(job.marks.clone());
+    let before = overflowed()?;
+    let over = AtomicBool::new(false);
     thread::scope(|scope| {
         for family in &families {
-            scope.spawn(|| family.receive(&marks));
+            scope.spawn(|| family.receive(&over));
         }
-        send(&job, &families, &marks)
+        let sent = send(&job, &families, &marks).and_then(|()| wait_for_all(&job, &marks));
+        if sent.is_ok() {
+            thread::sleep(LATE);
+        }
+        over.store(true, Ordering::Relaxed);
+        sent
     })?;
-    let streams: Vec<Stream> = families.iter().flat_map(|family| family.streams(&job)).collect();
-    serde_json::to_writer(out, &streams).context("write what was counted")
+    let counted = Counted {
+        streams: families.iter().flat_map(|family| family.streams(&job)).collect(),
+        overflowed: overflowed()?.saturating_sub(before),
+    };
+    serde_json::to_writer(out, &counted).context("write what was counted")
+}
+
+/// Waits until all pods have sent their last: until then they are to be answered.
+fn wait_for_all(job: &Job, marks: &Marks) -> anyhow::Result<()> {
+    fs::write(marks.sent(&job.name), "").context("tell that the last was sent")?;
+    let deadline = Instant::now() + LIMIT;
+    while let Some(pod) = job.pods.iter().find(|pod| !marks.sent(pod).exists()) {
+        ensure!(
+            Instant::now() < deadline,
+            "{pod} has not sent its last within {LIMIT:?}"
+        );
+        thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// Sends a packet to everybody at every tick, until a while after it is said to end.
@@ -208,7 +259,7 @@ fn send(job: &Job, families: &[FamilyOf], marks: &Marks) -> anyhow::Result<()> {
     let started = Instant::now();
     let period = Duration::from_secs(1) / job.rate;
     let (mut has_begun, mut ended) = (false, None);
-    let mut number = 0_u32;
+    let mut due = started;
     while ended.is_none_or(|ended: Instant| ended.elapsed() < AFTER) {
         if ended.is_none() && marks.end().exists() {
             ended = Some(Instant::now());
@@ -220,10 +271,17 @@ fn send(job: &Job, families: &[FamilyOf], marks: &Marks) -> anyhow::Result<()> {
             fs::write(marks.begun(&job.name), "").context("tell that all have answered")?;
             has_begun = true;
         }
-        number += 1;
-        thread::sleep((period * number).saturating_sub(started.elapsed()));
+        let now = Instant::now();
+        due = next(due, now, period);
+        thread::sleep(due.saturating_duration_since(now));
     }
     Ok(())
+}
+
+/// When the tick after the one that was due is. Who was kept from the processor for longer than a tick goes on from now: to make up
+/// for it would be to send at once what belongs into seconds, and the queues of interfaces and sockets do not hold that.
+fn next(due: Instant, now: Instant, period: Duration) -> Instant {
+    (due + period).max(now)
 }
 
 /// One family's socket, and the packets to addresses of that family.
@@ -266,22 +324,15 @@ impl FamilyOf {
         }
     }
 
-    /// Answers, and notes answers, until nobody sends any more and the last answer is late.
-    fn receive(&self, marks: &Marks) {
+    /// Answers, and notes answers, until it is over and all that has come is read.
+    fn receive(&self, over: &AtomicBool) {
         let mut buffer = [0; 64];
-        let mut ended = None;
         loop {
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) => self.take(&mut buffer[..length], from),
                 // Nothing came for a while, or an error about one packet: an unreachable address.
-                Err(_) if ended.is_none() => ended = marks.end().exists().then(Instant::now),
+                Err(_) if over.load(Ordering::Relaxed) => return,
                 Err(_) => {}
-            }
-            if ended.is_none() {
-                ended = marks.end().exists().then(Instant::now);
-            }
-            if ended.is_some_and(|ended: Instant| ended.elapsed() > AFTER + LATE) {
-                return;
             }
         }
     }
@@ -331,4 +382,23 @@ impl FamilyOf {
 
 fn lock(packets: &Mutex<Packets>) -> std::sync::MutexGuard<'_, Packets> {
     packets.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_held_up_does_not_send_at_once_what_it_has_missed() {
+        const PERIOD: Duration = Duration::from_millis(10);
+        let start = Instant::now();
+        let late = |by: u64| next(start, start + Duration::from_millis(by), PERIOD);
+        assert_eq!(late(0), start + PERIOD);
+        // A little late is no reason to send less.
+        assert_eq!(late(9), start + PERIOD);
+        // After a second, a hundred would be due at once.
+        let resumed = start + Duration::from_secs(1);
+        assert_eq!(next(start, resumed, PERIOD), resumed);
+        assert_eq!(next(resumed, resumed, PERIOD), resumed + PERIOD);
+    }
 }

@@ -51,7 +51,12 @@ async fn nothing_is_lost<T>(lab: &Lab, what: &str, act: impl Future<Output = any
 async fn assert_none_lost(lab: &Lab, what: &str, tally: &Tally) {
     eprintln!("{what}: {} of {} lost", tally.lost(), tally.sent());
     if tally.lost() > 0 {
-        panic!("{what}: {:#?} {:#}", tally.lossy(), status(lab).await);
+        panic!(
+            "{what}: {:#?} {:#}, {} had no room in a socket",
+            tally.lossy(),
+            status(lab).await,
+            tally.overflowed
+        );
     }
 }
 

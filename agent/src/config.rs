@@ -150,7 +150,7 @@ pub struct Config {
 pub enum KeyStoreKind {
     /// In the state folder, so that they survive a restart.
     Disk,
-    /// In memory alone: each start of the agent makes a new key, which peers take up as they learn of it.
+    /// In memory alone, of the agent and of the devices, where an agent that is restarted finds them again: a reboot makes new keys.
     Memory,
 }
 

@@ -11,7 +11,7 @@ use warren_dataplane::client::{ClientError, Userspace};
 use warren_kernel::Kernel;
 use warren_kernel::wireguard::{self, KernelWireguard, WireguardError};
 use warren_keymgr::KeyStore;
-use warren_model::Lane;
+use warren_model::{Lane, PrivateKey};
 use warren_plan::{LaneChange, LaneObserved, LinkKind, Observed};
 
 use crate::cni_conf::beside_this_program;
@@ -214,6 +214,15 @@ impl Devices {
             Kind::None => Err(DeviceError::None {
                 reason: self.reason.clone(),
             }),
+        }
+    }
+
+    /// The private key that a lane's device has; `None` when there is none, neither key nor device.
+    pub async fn private_key(&self, lane: Lane) -> Result<Option<PrivateKey>, DeviceError> {
+        match &self.kind {
+            Kind::Kernel { wireguard, .. } => Ok(wireguard.private_key(lane.interface()).await?),
+            Kind::Userspace(userspace) => Ok(userspace.private_key(lane.interface()).await?),
+            Kind::None => Ok(None),
         }
     }
 

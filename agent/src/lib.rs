@@ -24,6 +24,7 @@
 //! | [`boot_guard`] | the guard a node boots with |
 //! | [`opening`] | the state folder at the start, waited for if its disk takes nothing |
 //! | [`endpoints`] | where peers were to be sent to, by which those that roamed are told |
+//! | [`key_epochs`] | how an agent finds keys again that are kept in memory alone |
 //! | [`known_keys`] | which of the keys that other nodes publish are believed |
 //! | [`half_written`] | what a killed agent leaves of its files |
 //! | [`rotation`] | taking the steps of a key rotation |
@@ -41,6 +42,7 @@ pub mod devices;
 pub mod endpoints;
 pub mod greet;
 pub mod half_written;
+pub mod key_epochs;
 pub mod known_keys;
 pub mod metrics;
 pub mod mtu_probe;

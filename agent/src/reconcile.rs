@@ -28,6 +28,7 @@ use crate::boot_guard::BootGuard;
 use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
 use crate::greet::{greet, greet_unheard};
+use crate::key_epochs::KeyEpochs;
 use crate::known_keys::KnownKeys;
 use crate::metrics::PassMetrics;
 use crate::mtu_probe::Holes;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub has_ipip: bool,
     /// This node's keys.
     pub keys: KeyStore,
+    /// Where those in memory are found again.
+    pub key_epochs: KeyEpochs,
     /// This node's part in rotating them.
     pub rotation: Rotation,
     /// The pods attached.
@@ -277,7 +280,10 @@ impl Reconciler {
             &view.observed,
             &parts.node,
             parts.devices.available(),
-        )?;
+        );
+        // Also where that failed half way: what was made counts.
+        parts.key_epochs.keep(&parts.keys);
+        let settled = settled?;
         view.rotation_waits_for = parts.rotation.waits_for();
         let mut local = Local {
             node: parts.node.clone(),

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::devices::Devices;
 use crate::endpoints::KeptEndpoints;
 use crate::half_written;
+use crate::key_epochs::{self, KeyEpochs};
 use crate::known_keys::KnownKeys;
 use crate::metrics::{Metrics, register_watches};
 use crate::mtu_probe::{self, Holes};
@@ -40,10 +41,11 @@ use crate::status::status;
 use crate::steward::{Steward, StewardConfig};
 
 /// The files in the state folder that are replaced whole.
-const REPLACED: [&str; 6] = [
+const REPLACED: [&str; 7] = [
     "attachments.json",
     "endpoints.json",
     "guard.json",
+    key_epochs::FILE_NAME,
     "known-keys.json",
     rotation::FILE_NAME,
     "sysctls.json",
@@ -81,7 +83,7 @@ pub async fn run(config: Config) -> Result<()> {
         );
     }
     let endpoints = KeptEndpoints::open(config.state_dir.join("endpoints.json"));
-    let keys = tokio::select! {
+    let mut keys = tokio::select! {
         keys = opening::open_keys(&config) => keys?,
         signal = &mut shutdown => {
             tracing::info!(signal, "stopping before the start was complete");
@@ -99,6 +101,8 @@ pub async fn run(config: Config) -> Result<()> {
         reason = devices.reason(),
         "WireGuard device"
     );
+    let key_epochs = KeyEpochs::open(config.state_dir.join(key_epochs::FILE_NAME));
+    key_epochs.adopt(&mut keys, &devices).await?;
 
     let has_ipip = match kernel.probe_ipip().await {
         Ok(()) => true,
@@ -139,6 +143,7 @@ pub async fn run(config: Config) -> Result<()> {
         devices: Arc::clone(&devices),
         has_ipip,
         keys,
+        key_epochs,
         rotation: Rotation::open(&config),
         attachments: attachments.clone(),
         snapshots: watches.subscribe(),

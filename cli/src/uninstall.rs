@@ -31,11 +31,12 @@ const CNI_CONFIGURATION: &str = "10-warren.conflist";
 /// The CNI plugin the agent installs.
 const CNI_PLUGIN: &str = "warren-cni";
 /// What the agent keeps in its state folder.
-const STATE: [&str; 8] = [
+const STATE: [&str; 9] = [
     "attachments.json",
     "attachments.json.damaged",
     "endpoints.json",
     "guard.json",
+    "key-epochs.json",
     "keys",
     "known-keys.json",
     "rotation.json",

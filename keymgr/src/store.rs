@@ -52,8 +52,8 @@ impl KeyStore {
         })
     }
 
-    /// A store in memory alone, whose keys end with this process. Those of a store on disk in that directory are taken over, and
-    /// destroyed there.
+    /// A store in memory alone, whose keys end with this process, unless the next one [adopts](Self::adopt) them from the devices that
+    /// hold them too. Those of a store on disk in that directory are taken over, and destroyed there.
     ///
     /// # Errors
     /// As [`KeyStore::open`] and [`KeyStore::retire`], where there is such a directory.
@@ -95,6 +95,33 @@ impl KeyStore {
         let public = self.add(epoch, &mut bytes)?;
         tracing::info!(%epoch, key = public.short(), "made a new key");
         Ok(public)
+    }
+
+    /// Takes the key that a device has for the one of an epoch, as [`KeyStore::ensure`] takes a new one: an earlier store has made it.
+    /// `public`: what its public half must be. Says whether that is the epoch's key now. One of that epoch that is there already stays.
+    ///
+    /// # Errors
+    /// When the key cannot be written. Nothing has changed then.
+    pub fn adopt(
+        &mut self,
+        epoch: Epoch,
+        public: &PublicKey,
+        key: PrivateKey,
+    ) -> Result<bool, KeyStoreError> {
+        if let Some(there) = self.keys.get(&epoch) {
+            return Ok(there.public == *public);
+        }
+        let Some(pair) = KeyPair::new(key).ok().filter(|pair| pair.public == *public) else {
+            return Ok(false);
+        };
+        self.insert(epoch, pair)?;
+        tracing::info!(%epoch, key = public.short(), "found a key again in its device");
+        Ok(true)
+    }
+
+    /// Whether it keeps keys in memory alone.
+    pub fn is_in_memory(&self) -> bool {
+        self.directory.is_none()
     }
 
     /// All public keys, in ascending order of their epochs.
@@ -171,6 +198,10 @@ impl KeyStore {
             path: self.path_of(epoch),
             source,
         })?;
+        self.insert(epoch, pair)
+    }
+
+    fn insert(&mut self, epoch: Epoch, pair: KeyPair) -> Result<PublicKey, KeyStoreError> {
         if let Some(directory) = &self.directory {
             directory.create(epoch, pair.to_text().as_slice())?;
         }

@@ -115,6 +115,39 @@ fn a_store_in_memory_takes_over_the_keys_on_disk_and_leaves_none_there() {
     assert_eq!(KeyStore::in_memory(&dir).unwrap().public_keys(), []);
 }
 
+/// Only this hands a private key out of a store: to a device, which hands it back.
+fn by_way_of_a_device(store: &KeyStore, public: &PublicKey) -> PrivateKey {
+    let mut bytes = *store.private_key(public).unwrap().expose_bytes();
+    PrivateKey::from_bytes(&mut bytes)
+}
+
+#[test]
+fn a_key_is_found_again_in_its_device_and_only_if_it_is_the_one_that_was_there() {
+    let (_temp, dir) = fresh();
+    let mut before = KeyStore::in_memory(&dir).unwrap();
+    let (first, second) = (
+        before.ensure(Epoch::FIRST).unwrap(),
+        before.ensure(two()).unwrap(),
+    );
+    let key_of = |public| by_way_of_a_device(&before, public);
+
+    let mut after = KeyStore::in_memory(&dir).unwrap();
+    assert!(!after.adopt(Epoch::FIRST, &first, key_of(&second)).unwrap());
+    assert_eq!(after.public_keys(), []);
+    assert!(after.adopt(Epoch::FIRST, &first, key_of(&first)).unwrap());
+    assert!(after.adopt(Epoch::FIRST, &first, key_of(&first)).unwrap());
+    assert!(!after.adopt(Epoch::FIRST, &second, key_of(&second)).unwrap());
+    assert_eq!(after.public_keys(), [(Epoch::FIRST, first)]);
+    assert!(after.private_key(&first).is_some());
+    assert!(!dir.exists());
+
+    // Who is told to keep them on the disk after all finds them too.
+    let mut on_disk = KeyStore::open(&dir).unwrap();
+    assert!(on_disk.adopt(two(), &second, key_of(&second)).unwrap());
+    drop(on_disk);
+    assert_eq!(KeyStore::open(&dir).unwrap().public_keys(), [(two(), second)]);
+}
+
 #[test]
 fn a_store_in_memory_needs_no_directory_and_refuses_one_that_others_can_reach() {
     let (_temp, dir) = fresh();

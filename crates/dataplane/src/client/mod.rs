@@ -75,6 +75,17 @@ impl Userspace {
         Ok(Some(observed(state, SystemTime::now())))
     }
 
+    /// The private key that a device has; `None` when there is none, neither key nor device.
+    pub async fn private_key(&self, interface: &str) -> Result<Option<PrivateKey>, ClientError> {
+        let mut exchange = match Exchange::connect(self.socket(interface)).await {
+            Ok(exchange) => exchange,
+            Err(ClientError::NotRunning { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let state = exchange.ask("get=1\n\n", uapi::parse_device).await?;
+        Ok(state.private_key)
+    }
+
     /// What a device has dropped since it started, by reason.
     pub async fn drops(&self, interface: &str) -> Result<BTreeMap<String, u64>, ClientError> {
         let mut exchange = Exchange::connect(self.socket(interface)).await?;

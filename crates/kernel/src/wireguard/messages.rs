@@ -100,6 +100,15 @@ pub(super) fn merge(messages: Vec<WireguardMessage>, now: SystemTime) -> LaneObs
     device
 }
 
+/// The private key that the messages of one dump hold. A device without a key has none.
+pub(super) fn take_private_key(messages: Vec<WireguardMessage>) -> Option<PrivateKey> {
+    let mut attributes = messages.into_iter().flat_map(|message| message.attributes);
+    attributes.find_map(|attribute| match attribute {
+        WireguardAttribute::PrivateKey(mut bytes) => Some(PrivateKey::from_bytes(&mut bytes)),
+        _ => None,
+    })
+}
+
 /// Only changes a peer that is there: a change that comes after the peer's removal does not bring it back.
 const UPDATE: WireguardPeerAttribute = WireguardPeerAttribute::Flags(WireguardPeerFlags::UpdateOnly);
 
@@ -325,6 +334,16 @@ mod tests {
         assert!(matches!(taker.0[1], WireguardPeerAttribute::AllowedIps(_)));
         assert_eq!(gone.0[1], REMOVE);
         assert!(PublicKey::from_bytes(PARKING).is_ok());
+    }
+
+    #[test]
+    fn the_private_key_of_a_device_is_what_was_set_and_a_device_without_one_has_none() {
+        let secret = PrivateKey::from_bytes(&mut [9; 32]);
+        let set = |key| of_change("warren0", &LaneChange::SetKey(Some(key)), Some(&secret));
+        let found = take_private_key(set(key(7))).unwrap();
+        assert_eq!(found.expose_bytes(), secret.expose_bytes());
+        let without = of_change("warren0", &LaneChange::SetPort(51820), None);
+        assert!(take_private_key(without).is_none());
     }
 
     #[test]

@@ -127,6 +127,18 @@ impl KernelWireguard {
     /// How a device is; `None` if there is no such interface, or it is not one of the kernel's WireGuard. `now` is the time that ages of handshakes are reckoned
     /// from.
     pub async fn observe(&self, name: &str, now: SystemTime) -> Result<Option<LaneObserved>, WireguardError> {
+        let messages = self.read(name).await?;
+        Ok(messages.map(|messages| messages::merge(messages, now)))
+    }
+
+    /// The private key that a device has; `None` when there is none, neither key nor device.
+    pub async fn private_key(&self, name: &str) -> Result<Option<PrivateKey>, WireguardError> {
+        let messages = self.read(name).await?;
+        Ok(messages.and_then(messages::take_private_key))
+    }
+
+    /// What the kernel says of a device; `None` if there is no such interface, or it is not one of the kernel's WireGuard.
+    async fn read(&self, name: &str) -> Result<Option<Vec<WireguardMessage>>, WireguardError> {
         let act = format!("read WireGuard device {name}");
         for _ in 0..DUMP_ATTEMPTS {
             let request = WireguardMessage {
@@ -135,7 +147,7 @@ impl KernelWireguard {
             };
             match self.exchange(request, NLM_F_REQUEST | NLM_F_DUMP, &act).await {
                 Ok(answer) if answer.interrupted => {}
-                Ok(answer) => return Ok(Some(messages::merge(answer.messages, now))),
+                Ok(answer) => return Ok(Some(answer.messages)),
                 Err(WireguardError::Refused { errno, .. })
                     if matches!(errno.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP)) =>
                 {

@@ -281,6 +281,7 @@ async fn bring_up(up: Up, shell: &Shell) -> anyhow::Result<()> {
         wireguard: up.wireguard,
         log: up.log,
         environment: BTreeMap::new(),
+        launcher: Vec::new(),
         assets: None,
         dir: Some(shell.dir().to_owned()),
     };

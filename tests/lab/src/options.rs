@@ -38,6 +38,10 @@ pub struct LabOptions {
     /// What agents, and the devices they start, find in their environment besides.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// A program and its arguments that agents are started by: it is given an agent's command line, and executes that in the end. It
+    /// finds in its environment what programs that people run on the node find there.
+    #[serde(default)]
+    pub launcher: Vec<String>,
     /// The folder with `etcd` and `kube-apiserver`; asked of `hack/real-api.sh` when it is needed and absent.
     pub assets: Option<PathBuf>,
     /// The lab's directory; `None`: a fresh temporary one, removed with the lab.
@@ -56,6 +60,7 @@ impl Default for LabOptions {
             wireguard: "auto".to_owned(),
             log: "info".to_owned(),
             environment: BTreeMap::new(),
+            launcher: Vec::new(),
             assets: None,
             dir: None,
         }

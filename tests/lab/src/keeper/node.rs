@@ -48,6 +48,8 @@ pub(super) struct Node {
     env: BTreeMap<String, OsString>,
     /// What the agent finds besides.
     agent_env: BTreeMap<String, String>,
+    /// What the agent is started by.
+    launcher: Vec<String>,
 }
 
 /// The namespaces of a node between two reboots.
@@ -73,6 +75,7 @@ impl Node {
         Ok(Self {
             env: environment(layout, options, lab, &dir, binaries),
             agent_env: options.environment.clone(),
+            launcher: options.launcher.clone(),
             layout,
             dir,
             inside: Mutex::new(Arc::new(inside)),
@@ -117,7 +120,15 @@ impl Node {
             .create(true)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        let mut command = Command::new(binaries.get("warren-agent")?);
+        let program = binaries.get("warren-agent")?;
+        let mut command = match self.launcher.split_first() {
+            Some((launcher, arguments)) => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(program).envs(&self.env);
+                command
+            }
+            None => Command::new(program),
+        };
         // Flags, which `ps` shows; the same as environment variables are for programs that people run on the node.
         for (name, value) in &self.env {
             let value = match wireguard {

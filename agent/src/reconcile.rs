@@ -158,7 +158,9 @@ impl Reconciler {
                 .as_ref()
                 .is_some_and(|desired| desired.awaits_handshake)
             {
-                pace.hurry(Instant::now());
+                let now = Instant::now();
+                let since = self.accord.map_or(now, |(_, since)| since);
+                pace.hurry(now, now.saturating_duration_since(since));
             }
             if let Some(again) = self.parts.rotation.again() {
                 pace.again(Instant::now() + again);

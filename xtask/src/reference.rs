@@ -43,7 +43,8 @@ pub(crate) fn render(reference: Reference) -> String {
 /// What the example does not tell of itself.
 const PROGRESS: &str = "\n`progress` is how far the node has come with what the Mesh asks for: by which rules it takes packets (`accepts`) and \
      sends them (`sends`, absent while it still sends to some peer by earlier ones), as a hash that is the same on all nodes with the \
-     same rules; and by which kinds of path it may be sending (`by`). When all nodes show one value in both, a change is complete.\n";
+     same rules; and by which kinds of path it may be sending (`by`). When all nodes show one value in both, a change is complete. \
+     `turns`, where it is not 0, is how often the node has lost WireGuard or gained it.\n";
 
 fn metric_row(metric: &MetricDescription) -> Vec<String> {
     let kind = match metric.kind {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use warren_plan::handover::HANDSHAKE_PATIENCE;
 
 /// The time between two passes that nothing asked for.
 const RESYNC: Duration = Duration::from_secs(10);
@@ -82,9 +83,15 @@ impl Pace {
         };
     }
 
-    /// Takes note of something that comes about soon and that nobody will tell of.
-    pub(super) fn hurry(&mut self, now: Instant) {
-        self.again(now + SOON);
+    /// Takes note of something that comes about soon and that nobody will tell of, and that has been waited for so long: the
+    /// longer, the more rarely it is looked at.
+    pub(super) fn hurry(&mut self, now: Instant, waited: Duration) {
+        let pause = if waited > HANDSHAKE_PATIENCE {
+            waited / 50
+        } else {
+            SOON
+        };
+        self.again(now + pause);
     }
 
     /// Takes note that something changes at that time by itself.
@@ -144,10 +151,27 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         pace.passed(start, false);
-        pace.hurry(start);
+        pace.hurry(start, Duration::ZERO);
         assert_eq!(pace.due(), start + SOON);
         pace.passed(start + SOON, false);
         assert_eq!(pace.due(), start + SOON + RESYNC);
+        pace.hurry(start, HANDSHAKE_PATIENCE);
+        assert_eq!(pace.due(), start + SOON);
+    }
+
+    #[test]
+    fn what_does_not_come_about_is_looked_at_ever_more_rarely() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let pauses = [7, 20, 59].map(|waited| {
+            pace.passed(start, false);
+            pace.hurry(start, Duration::from_secs(waited));
+            pace.due() - start
+        });
+        assert!(
+            pauses.is_sorted() && pauses[0] > SOON && pauses[2] < RESYNC,
+            "{pauses:?}"
+        );
     }
 
     #[test]

@@ -209,8 +209,8 @@ fn taking_prefixes_from_a_peer_loses_nothing_of_its_others() {
 /// with it of so many peers, keeps the kernel busy for a while.
 #[test]
 #[ignore = "needs kernel WireGuard: hack/vm.sh"]
-fn two_thousand_peers_fit_and_one_of_them_is_changed_alone() {
-    let name = "two_thousand_peers_fit_and_one_of_them_is_changed_alone";
+fn with_500_and_with_2000_peers_all_fit_and_one_of_them_is_changed_alone() {
+    let name = "with_500_and_with_2000_peers_all_fit_and_one_of_them_is_changed_alone";
     node(name, async |node| {
         large_mesh(&node.kernel, "warren0", 500).await;
         large_mesh(&node.kernel, "warren1", 2000).await;

@@ -2,7 +2,7 @@
 //!
 //! One JSON value, so that a reader never sees half an update:
 //! `{"version":1,"keys":[{"epoch":3,"publicKey":"<base64>","port":51821}],"settled":3,"paths":["wireguard","vxlan"],
-//! "progress":{"accepts":"<16 digits>","sends":"<16 digits>","by":["wireguard"]}}`.
+//! "turns":2,"progress":{"accepts":"<16 digits>","sends":"<16 digits>","by":["wireguard"]}}`.
 
 use std::collections::BTreeSet;
 
@@ -40,6 +40,10 @@ pub struct Announcement {
     pub settled: Epoch,
     /// The kinds of path this node can send and receive on.
     pub paths: BTreeSet<PathKind>,
+    /// How often the node has lost WireGuard or gained it since it first published: what it said before is told apart from
+    /// what it says after it has come back to the same `paths`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub turns: u32,
     /// How far it has come with the paths that the mesh asks for; `None` where it does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
@@ -70,9 +74,16 @@ impl Announcement {
             keys,
             settled,
             paths,
+            turns: 0,
             progress: None,
         }
         .checked()
+    }
+
+    /// The same of a node that has lost WireGuard or gained it so often.
+    #[must_use]
+    pub fn with_turns(self, turns: u32) -> Self {
+        Self { turns, ..self }
     }
 
     /// The same that also says how far the node has come.
@@ -116,6 +127,8 @@ impl Announcement {
             keys: Vec<AnnouncedKey>,
             settled: Epoch,
             paths: Vec<String>,
+            #[serde(default)]
+            turns: u32,
             progress: Option<WireProgress>,
         }
         #[derive(Deserialize)]
@@ -145,6 +158,7 @@ impl Announcement {
             by: progress.by.iter().filter_map(known).collect(),
         });
         Ok(Self {
+            turns: wire.turns,
             progress,
             ..Self::new(wire.keys, wire.settled, paths)?
         })
@@ -181,6 +195,10 @@ impl Announcement {
             }
         }
     }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The beginning and the end of a long text: a decoder says what last, and where.
@@ -285,6 +303,16 @@ mod tests {
         let announcement = Announcement::parse(&text).unwrap();
         assert_eq!(announcement.to_json(), text);
         assert_eq!(announcement.keys[0].epoch.lane().interface(), "warren1");
+    }
+
+    #[test]
+    fn how_often_a_node_has_turned_is_read_as_it_is_written_and_never_is_not_written() {
+        let text = format!(
+            r#"{{"version":1,"keys":[{{"epoch":3,"publicKey":"{KEY}","port":51821}}],"settled":3,"paths":["vxlan"],"turns":7}}"#
+        );
+        let announcement = Announcement::parse(&text).unwrap();
+        assert_eq!((announcement.turns, announcement.to_json()), (7, text));
+        assert!(!announcement.with_turns(0).to_json().contains("turns"));
     }
 
     #[test]

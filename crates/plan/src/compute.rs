@@ -279,7 +279,8 @@ fn announcement(
         by,
     };
     let announcement = Announcement::new(keys.collect(), settled, local.can.clone()).ok()?;
-    Some(announcement.with_progress(progress))
+    let turns = handover::turns(cluster, local);
+    Some(announcement.with_turns(turns).with_progress(progress))
 }
 
 /// A pod that kept its address while the node got other pod CIDRs is reached by nobody beyond this node.

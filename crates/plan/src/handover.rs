@@ -7,7 +7,7 @@
 //! - A node **takes** what the accord asks for as soon as it knows it; and until a peer says that it has settled, what that
 //!   peer says that it still sends by, and what this node itself has said that it takes.
 //! - A node **sends** by the path that it is sending by until the new one works: a path in the clear once the peer
-//!   takes packets by the same accord, WireGuard once a handshake was completed.
+//!   takes packets by the same accord, WireGuard once a handshake was completed; from the fallback to WireGuard once both.
 //!
 //! Towards more encryption both are bounded in time: see [`HANDSHAKE_PATIENCE`] and [`PEER_PATIENCE`].
 
@@ -26,7 +26,8 @@ use crate::path_choice::{Choice, PeerRoute};
 
 /// For how long a node that is to send by WireGuard goes on sending in the clear to a peer that it sends to in the clear,
 /// while no handshake is completed: after that the peer is sent to through the lane or not at all. A lost first message of
-/// a handshake is repeated within that time (REKEY_TIMEOUT of the WireGuard paper, section 6.1: 5 s).
+/// a handshake is repeated within that time (REKEY_TIMEOUT of the WireGuard paper, section 6.1: 5 s). A peer that it sends to
+/// by the Mesh's fallback, and that does not take packets by the same accord yet, is given [`PEER_PATIENCE`] instead.
 pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(6);
 
 /// For how long the end of two whose node has the later name leaves it to the other to begin a handshake. Where both begin at
@@ -34,7 +35,8 @@ pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(6);
 pub const HANDSHAKE_COURTESY: Duration = Duration::from_secs(1);
 
 /// For how long a node with encryption on takes in the clear what a peer says that it still sends: after that a peer
-/// whose agent does not follow is not heard.
+/// whose agent does not follow is not heard. And for how long one that has gained WireGuard sends by the fallback to a peer
+/// that does not know of it yet.
 pub const PEER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The accord that this node comes to, from what the Mesh says and what nodes publish.
@@ -45,7 +47,7 @@ pub fn accord(cluster: &Cluster, local: &Local) -> Accord {
         hash.update(" ");
     };
     // Two changes that undo each other end in another accord than they began in: what a node has published of the first
-    // must not be taken for the last.
+    // must not be taken for the last. The Mesh's generation tells changes of the Mesh apart, `turns` those of nodes.
     take(&cluster.mesh.generation.to_string());
     match mesh_of(&cluster.mesh) {
         Rules::Encrypted(fallback) => {
@@ -54,6 +56,9 @@ pub fn accord(cluster: &Cluster, local: &Local) -> Accord {
                 take(&fallback.to_string());
                 for name in without_wireguard(cluster, local) {
                     take(name.as_str());
+                }
+                for (name, turns) in turned(cluster, local) {
+                    take(&format!("{name} {turns}"));
                 }
             }
         }
@@ -134,6 +139,29 @@ fn without_wireguard<'a>(cluster: &'a Cluster, local: &'a Local) -> impl Iterato
         .map(|node| &node.name)
 }
 
+/// How often this node has lost WireGuard or gained it: what it has published is what it remembers that by.
+pub(crate) fn turns(cluster: &Cluster, local: &Local) -> u32 {
+    let own = cluster
+        .nodes
+        .get(&local.node)
+        .and_then(|node| node.announcement.as_ref());
+    let Some(Ok(said)) = own else { return 0 };
+    let could = said.paths.contains(&PathKind::Wireguard);
+    let can = local.can.contains(&PathKind::Wireguard);
+    said.turns.wrapping_add(u32::from(could != can))
+}
+
+/// The nodes that have ever lost WireGuard or gained it, with how often, by name.
+fn turned<'a>(cluster: &'a Cluster, local: &'a Local) -> impl Iterator<Item = (&'a NodeName, u32)> {
+    let of = |node: &Node| match &node.announcement {
+        _ if node.name == local.node => turns(cluster, local),
+        Some(Ok(announcement)) => announcement.turns,
+        Some(Err(_)) | None => 0,
+    };
+    let all = cluster.nodes.values().map(move |node| (&node.name, of(node)));
+    all.filter(|(_, turns)| *turns > 0)
+}
+
 /// What the path chosen for a peer waits for, while the earlier one stays in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -188,23 +216,38 @@ impl<'a> Handover<'a> {
         }
         match chosen {
             PeerRoute::Wireguard(key, _) => {
+                // A peer that is at the fallback's other end may be about to need it itself: a handshake with a device that it is
+                // about to remove proves nothing.
+                if self.is_by_fallback() && self.is_behind() {
+                    return (self.in_force.accord_age < PEER_PATIENCE).then_some((routed, Wait::Peer));
+                }
                 // From one lane to the other nothing is in the clear, so there is no hurry.
-                let may_wait = routed.kind().is_encrypted() || self.is_early();
+                let may_wait = routed.kind().is_encrypted() || self.in_force.accord_age < HANDSHAKE_PATIENCE;
                 (!self.is_proven(&key) && may_wait).then_some((routed, Wait::Handshake))
             }
             PeerRoute::Vxlan(_) | PeerRoute::Ipip(_) | PeerRoute::Direct(_) => {
-                let behind = self
-                    .progress
-                    .is_some_and(|progress| progress.accepts != self.accord);
-                behind.then_some((routed, Wait::Peer))
+                self.is_behind().then_some((routed, Wait::Peer))
             }
+        }
+    }
+
+    /// Whether the path chosen has yet to be proven by a first handshake.
+    pub(crate) fn is_unproven(&self, choice: &Choice) -> bool {
+        match choice.route {
+            Some(PeerRoute::Wireguard(key, _)) => !self.is_proven(&key),
+            Some(PeerRoute::Vxlan(_) | PeerRoute::Ipip(_) | PeerRoute::Direct(_)) | None => false,
         }
     }
 
     /// The kind in the clear that the guard lets out although another is chosen: it is in use until the routes have moved.
     pub(crate) fn leaves(&self, choice: &Choice) -> Option<PathKind> {
         let chosen = choice.route?.path().kind();
-        let moving = !chosen.is_encrypted() || self.is_early();
+        let patience = if self.is_by_fallback() {
+            PEER_PATIENCE
+        } else {
+            HANDSHAKE_PATIENCE
+        };
+        let moving = !chosen.is_encrypted() || self.in_force.accord_age < patience;
         self.routed
             .map(Path::kind)
             .filter(|routed| !routed.is_encrypted() && moving)
@@ -221,13 +264,26 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// Whether it is this node's turn to begin the handshake that is awaited.
-    pub(crate) fn begins(&self, own: &NodeName, peer: &NodeName) -> bool {
-        own < peer || self.in_force.accord_age >= HANDSHAKE_COURTESY
+    /// Whether it is this node's turn to begin the handshake with this key, which is awaited. Where the key is new to its
+    /// device it is, before it publishes what it makes of the peer: one that has not noticed that this node did not hold it for
+    /// a while has a session from before, and would take that for proven.
+    pub(crate) fn begins(&self, key: &AnnouncedKey, own: &NodeName, peer: &NodeName) -> bool {
+        let is_new = !self.in_force.held.contains(&(key.epoch.lane(), key.public_key));
+        is_new || own < peer || self.in_force.accord_age >= HANDSHAKE_COURTESY
     }
 
-    fn is_early(&self) -> bool {
-        self.in_force.accord_age < HANDSHAKE_PATIENCE
+    /// Whether the peer does not take packets by the same accord yet. One that does not say is not waited for.
+    fn is_behind(&self) -> bool {
+        self.progress
+            .is_some_and(|progress| progress.accepts != self.accord)
+    }
+
+    /// Whether the peer is sent to by what the Mesh allows where a node cannot do WireGuard.
+    fn is_by_fallback(&self) -> bool {
+        match mesh_of(self.mesh) {
+            Rules::Encrypted(Some(fallback)) => self.routed.map(Path::kind) == Some(fallback),
+            Rules::Encrypted(None) | Rules::Clear(_) => false,
+        }
     }
 
     fn is_proven(&self, key: &AnnouncedKey) -> bool {

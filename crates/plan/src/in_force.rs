@@ -15,6 +15,8 @@ pub struct InForce {
     pub routed: BTreeMap<IpNet, Path>,
     /// The peers' keys that a handshake was completed with lately, by lane: a key that is carried over is in both.
     pub proven: BTreeSet<(Lane, PublicKey)>,
+    /// The peers' keys that the devices hold, by lane.
+    pub held: BTreeSet<(Lane, PublicKey)>,
     /// Whether there is a WireGuard device.
     pub has_lanes: bool,
     /// Time since this node came to the accord it has now.
@@ -40,7 +42,9 @@ impl InForce {
         let routed = observed.routes.iter();
         let devices = observed.lanes.iter();
         let peers = devices.flat_map(|(lane, device)| device.peers.iter().map(|peer| (*lane, peer)));
+        let held = peers.clone().map(|(lane, (key, _))| (lane, *key));
         Self {
+            held: held.collect(),
             routed: routed
                 .filter_map(|(net, route)| Some((*net, path(&route.target)?)))
                 .collect(),

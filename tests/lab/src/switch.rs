@@ -10,6 +10,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use warren_cluster::mesh_resource::Mesh;
 
+use crate::control::Place;
 use crate::lab::Lab;
 use crate::rotation;
 use crate::tally::{Tally, tally_during};
@@ -32,6 +33,9 @@ pub enum Change {
     Spec(Value),
     /// The agent of a node is started anew with this `--wireguard`.
     Wireguard(&'static str, &'static str),
+    /// The agent of the first node is started anew without WireGuard and, once the second sends to it by the fallback, with
+    /// it again. All the while the second cannot publish what it makes of that.
+    ThereAndBack(&'static str, &'static str),
     /// All keys are rotated.
     Keys,
 }
@@ -95,12 +99,25 @@ pub fn cross_subnet() -> Vec<Named> {
 
 /// With encryption on: the fallback, and the node `node4` that needs it for a while.
 pub fn fallback() -> Vec<Named> {
+    let on = ("fallback on", spec(json!({"fallback": "vxlan"})));
+    let off = ("fallback off", spec(json!({})));
+    [vec![on], loss_and_gain("node4", "auto"), vec![off]].concat()
+}
+
+/// With the fallback on: a node that needs it for a while, and then has a device of this kind.
+pub fn loss_and_gain(node: &'static str, kind: &'static str) -> Vec<Named> {
     vec![
-        ("fallback on", spec(json!({"fallback": "vxlan"}))),
-        ("a node loses WireGuard", Change::Wireguard("node4", "none")),
-        ("a node gains WireGuard", Change::Wireguard("node4", "auto")),
-        ("fallback off", spec(json!({}))),
+        ("a node loses WireGuard", Change::Wireguard(node, "none")),
+        ("a node gains WireGuard", Change::Wireguard(node, kind)),
     ]
+}
+
+/// With the fallback on: the node `node4` needs it for so short a time that not all have told how far they have followed.
+pub fn there_and_back() -> Vec<Named> {
+    vec![(
+        "a node loses WireGuard and regains it before all have followed",
+        Change::ThereAndBack("node4", "node1"),
+    )]
 }
 
 /// With encryption on: the MTU.
@@ -184,9 +201,37 @@ pub(crate) async fn make(lab: &Lab, change: &Change) -> anyhow::Result<()> {
             lab.node_stop(node).await?;
             lab.node_start_with_wireguard(node, kind).await?;
         }
+        Change::ThereAndBack(node, mute) => {
+            let refused = json!({"error": {"code": 503}});
+            let rule = json!({"verb": "patch", "resource": "nodes", "name": mute, "fault": refused});
+            lab.set_faults(&json!({"rules": [rule]})).await?;
+            let made = make_there_and_back(lab, node, mute).await;
+            lab.clear_faults().await?;
+            made?;
+        }
         Change::Keys => drop(rotation::rotate(lab, &[]).await?),
     }
     settled(&client, Some(&before)).await.map(drop)
+}
+
+async fn make_there_and_back(lab: &Lab, node: &str, mute: &str) -> anyhow::Result<()> {
+    lab.node_stop(node).await?;
+    lab.node_start_with_wireguard(node, "none").await?;
+    let deadline = Instant::now() + PATIENCE;
+    let routes = ["ip", "route", "show", "dev", "warren-vx"];
+    while lab
+        .run(Place::Node(mute.to_owned()), &routes)
+        .await?
+        .stdout
+        .is_empty()
+    {
+        if Instant::now() > deadline {
+            bail!("{mute} does not send to {node} by the fallback within {PATIENCE:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    lab.node_stop(node).await?;
+    lab.node_start_with_wireguard(node, "auto").await
 }
 
 /// Waits until all nodes that publish anything send and take by one accord, and by nothing that is left of another. Returns

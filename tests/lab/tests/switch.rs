@@ -129,6 +129,17 @@ async fn a_node_loses_and_gains_wireguard_without_losing_a_packet() {
 }
 
 #[tokio::test]
+async fn a_node_loses_wireguard_and_has_it_back_before_all_have_followed_without_losing_a_packet() {
+    let Some(lab) = nodes(LabOptions::default()).await else {
+        return;
+    };
+    switch::begin_with(&lab, &serde_json::json!({"fallback": "vxlan"}))
+        .await
+        .unwrap();
+    nothing_is_lost(&lab, switch::there_and_back()).await;
+}
+
+#[tokio::test]
 #[ignore = "needs kernel WireGuard: hack/vm.sh"]
 async fn nodes_with_kernel_and_with_userspace_devices_are_changed_without_losing_a_packet() {
     let options = LabOptions {

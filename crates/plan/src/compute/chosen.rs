@@ -82,17 +82,18 @@ impl<'a> Chosen<'a> {
 
     /// Whether a first handshake is awaited.
     pub(super) fn awaits_handshake(&self) -> bool {
-        matches!(self.stays, Some((_, Wait::Handshake)))
+        self.stays.is_some() && self.handover.is_unproven(&self.choice)
     }
 
     /// Whether this node is to begin a first handshake with this key, which is awaited.
     pub(super) fn begins_handshake_with(&self, key: &PublicKey, own: &NodeName) -> bool {
-        let chosen = match self.choice.route {
-            Some(PeerRoute::Wireguard(chosen, _)) => Some(chosen.public_key),
-            Some(PeerRoute::Vxlan(_) | PeerRoute::Ipip(_) | PeerRoute::Direct(_)) | None => None,
-        };
-        let is_awaited = self.awaits_handshake() && chosen == Some(*key);
-        is_awaited && self.handover.begins(own, &self.peer.node.name)
+        match self.choice.route {
+            Some(PeerRoute::Wireguard(chosen, _)) => {
+                let is_awaited = self.awaits_handshake() && chosen.public_key == *key;
+                is_awaited && self.handover.begins(&chosen, own, &self.peer.node.name)
+            }
+            Some(PeerRoute::Vxlan(_) | PeerRoute::Ipip(_) | PeerRoute::Direct(_)) | None => false,
+        }
     }
 
     /// How its networks may cross in the clear, where the Mesh allows these kinds of path to any peer.

@@ -145,6 +145,7 @@ fn what_is_in_force() -> impl Strategy<Value = InForce> {
         0_u64..90,
     )
         .prop_map(|(routed, proven, has_lanes, age)| InForce {
+            held: proven.clone(),
             routed,
             proven,
             has_lanes,
@@ -248,15 +249,23 @@ fn an_announcement() -> impl Strategy<Value = Announcement> {
         sends,
         by,
     });
-    let parts = (epochs, vec(0_u8..12, 2), a_set_of_paths(), option::of(progress));
-    parts.prop_map(|(epochs, keys, paths, progress)| {
+    let parts = (
+        epochs,
+        vec(0_u8..12, 2),
+        a_set_of_paths(),
+        0_u32..3,
+        option::of(progress),
+    );
+    parts.prop_map(|(epochs, keys, paths, turns, progress)| {
         let first = Epoch::new(epochs[0]).unwrap();
         let keys = epochs.into_iter().zip(keys).map(|(epoch, n)| AnnouncedKey {
             epoch: Epoch::new(epoch).unwrap(),
             public_key: key(n + 1),
             port: 51820,
         });
-        let announcement = Announcement::new(keys.collect(), first, paths).unwrap();
+        let announcement = Announcement::new(keys.collect(), first, paths)
+            .unwrap()
+            .with_turns(turns);
         match progress {
             Some(progress) => announcement.with_progress(progress),
             None => announcement,

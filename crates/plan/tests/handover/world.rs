@@ -1,46 +1,41 @@
-//! Nodes that learn of changes at any moments and in any order, as a model: at no moment does one send what the other
-//! does not take.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+//! The model: nodes, what they know of each other, and what happens to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use proptest::collection::vec;
-use proptest::prelude::*;
 
 use warren_model::{
     Announcement, Encryption, Epoch, Fallback, Lane, Mesh, Node, NodeName, OverlayMode, PathKind, PublicKey,
 };
-use warren_plan::handover::{HANDSHAKE_COURTESY, HANDSHAKE_PATIENCE, PEER_PATIENCE};
 use warren_plan::state::{Desired, IPIP_INTERFACE, VXLAN_INTERFACE};
 use warren_plan::{
-    Action, Carrier, Cluster, Endpoints, Guard, InForce, Local, Observed, RouteTarget, UnderlayAddress,
-    accord, compute, diff,
+    Action, Carrier, Cluster, Endpoints, Guard, InForce, LaneChange, Local, Observed, UnderlayAddress,
+    compute, diff,
 };
 
-const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 /// Passes of each node after which everything must have come to rest.
-const ENOUGH: usize = 8;
+pub(crate) const ENOUGH: usize = 8;
 
 /// One node: what it knows, what its kernel is, and what it has published.
-struct Member {
-    name: NodeName,
-    can: BTreeSet<PathKind>,
-    mesh: Mesh,
+pub(crate) struct Member {
+    pub(crate) name: NodeName,
+    pub(crate) can: BTreeSet<PathKind>,
+    pub(crate) mesh: Mesh,
     /// What it knows of the others.
-    known: BTreeMap<NodeName, Announcement>,
-    observed: Observed,
-    guard: Guard,
-    desired: Option<Desired>,
-    published: Option<Announcement>,
-    accord_age: Duration,
+    pub(crate) known: BTreeMap<NodeName, Announcement>,
+    pub(crate) observed: Observed,
+    pub(crate) guard: Guard,
+    pub(crate) desired: Option<Desired>,
+    pub(crate) published: Option<Announcement>,
+    pub(crate) accord_age: Duration,
 }
 
 /// What happens next.
 #[derive(Debug, Clone)]
-enum Event {
+pub(crate) enum Event {
     /// Somebody writes the Mesh.
     Mesh(usize),
     /// A node comes to know the Mesh as it is.
@@ -56,12 +51,12 @@ enum Event {
     Restart(usize, bool),
 }
 
-struct World {
-    mesh: Mesh,
-    members: Vec<Member>,
+pub(crate) struct World {
+    pub(crate) mesh: Mesh,
+    pub(crate) members: Vec<Member>,
 }
 
-fn meshes() -> Vec<Mesh> {
+pub(crate) fn meshes() -> Vec<Mesh> {
     let clear = |mode, cross_subnet| {
         let mut mesh = Mesh {
             encryption: Encryption::None,
@@ -89,19 +84,19 @@ fn meshes() -> Vec<Mesh> {
     ]
 }
 
-fn key(n: usize) -> PublicKey {
+pub(crate) fn key(n: usize) -> PublicKey {
     PublicKey::from_bytes([u8::try_from(n).unwrap() + 2; 32]).unwrap()
 }
 
-fn net(n: usize) -> IpNet {
+pub(crate) fn net(n: usize) -> IpNet {
     format!("10.244.{n}.0/24").parse().unwrap()
 }
 
-fn ip(n: usize) -> IpAddr {
+pub(crate) fn ip(n: usize) -> IpAddr {
     format!("192.0.2.{}", n + 1).parse().unwrap()
 }
 
-fn kinds(wireguard: bool) -> BTreeSet<PathKind> {
+pub(crate) fn kinds(wireguard: bool) -> BTreeSet<PathKind> {
     let wireguard = wireguard.then_some(PathKind::Wireguard);
     wireguard
         .into_iter()
@@ -111,7 +106,7 @@ fn kinds(wireguard: bool) -> BTreeSet<PathKind> {
 
 impl World {
     /// A cluster at rest.
-    fn at_rest(mesh: usize) -> Self {
+    pub(crate) fn at_rest(mesh: usize) -> Self {
         let member = |n: usize| Member {
             name: format!("node{n}").parse().unwrap(),
             can: kinds(true),
@@ -131,7 +126,7 @@ impl World {
         world
     }
 
-    fn cluster_of(&self, at: usize) -> (Cluster, Local) {
+    pub(crate) fn cluster_of(&self, at: usize) -> (Cluster, Local) {
         let member = &self.members[at];
         let node = |n: usize| Node {
             name: self.members[n].name.clone(),
@@ -170,7 +165,11 @@ impl World {
         (cluster, local)
     }
 
-    fn happens(&mut self, event: &Event, check: impl Fn(&Self) -> Result<(), String>) -> Result<(), String> {
+    pub(crate) fn happens(
+        &mut self,
+        event: &Event,
+        check: impl Fn(&Self) -> Result<(), String>,
+    ) -> Result<(), String> {
         match *event {
             Event::Mesh(n) => {
                 self.mesh = Mesh {
@@ -193,7 +192,9 @@ impl World {
             Event::Pass(at) => self.pass(at, check)?,
             Event::Publishes(at) => {
                 let desired = self.members[at].desired.as_ref();
-                self.members[at].published = desired.and_then(|desired| desired.announcement.clone());
+                if let Some(said) = desired.and_then(|desired| desired.announcement.clone()) {
+                    self.members[at].published = Some(said);
+                }
                 // Its own words come back to it at once.
                 self.happens(&Event::LearnsPeer(at, at), check)?;
             }
@@ -210,12 +211,22 @@ impl World {
     fn pass(&mut self, at: usize, check: impl Fn(&Self) -> Result<(), String>) -> Result<(), String> {
         let (cluster, local) = self.cluster_of(at);
         let desired = compute(&cluster, &local);
+        let mut spoken_to = Vec::new();
         for step in diff(&desired, &self.members[at].observed) {
             if let Action::InstallGuard(guard) = &step.action {
                 self.members[at].guard = guard.clone();
             }
+            // A device speaks long before anybody is told what it is good for.
+            if let Action::ConfigureLane(Lane::One, LaneChange::AddPeer(to, peer)) = &step.action
+                && peer.keepalive > 0
+            {
+                spoken_to.extend((0..NODES).find(|n| key(*n) == *to));
+            }
             self.members[at].observed.apply(&step.action);
             check(self).map_err(|error| format!("{error}, after {} of node{at}", step.action))?;
+        }
+        for to in spoken_to {
+            self.shake_hands_with(at, to);
         }
         self.members[at].desired = Some(desired);
         Ok(())
@@ -224,22 +235,31 @@ impl World {
     /// What a keepalive or a packet brings about where both ends have the other's key.
     fn shake_hands(&mut self, at: usize) {
         for to in (0..NODES).filter(|to| *to != at) {
-            let peer = |member: &Member, of: usize| {
-                let device = member.observed.lanes.get(&Lane::One)?;
-                device.peers.get(&key(of)).map(|peer| peer.keepalive > 0)
-            };
-            let (one, other) = (peer(&self.members[at], to), peer(&self.members[to], at));
-            let speaks = one == Some(true) || self.sends(at, to) == Some(PathKind::Wireguard);
-            if speaks && one.is_some() && other.is_some() {
-                for (one, other) in [(at, to), (to, at)] {
-                    let device = self.members[one].observed.lanes.get_mut(&Lane::One).unwrap();
-                    device.peers.get_mut(&key(other)).unwrap().handshake_age = Some(Duration::ZERO);
-                }
+            let device = self.members[at].observed.lanes.get(&Lane::One);
+            let peer = device.and_then(|device| device.peers.get(&key(to)));
+            let is_told_to = peer.is_some_and(|peer| peer.keepalive > 0);
+            if is_told_to || self.sends(at, to) == Some(PathKind::Wireguard) {
+                self.shake_hands_with(at, to);
             }
         }
     }
 
-    fn come_to_rest(&mut self, check: impl Fn(&Self) -> Result<(), String>) -> Result<(), String> {
+    /// What comes of it where one speaks: a session, if each has the other.
+    fn shake_hands_with(&mut self, at: usize, to: usize) {
+        let has = |member: &Member, of: usize| {
+            let device = member.observed.lanes.get(&Lane::One);
+            device.is_some_and(|device| device.peers.contains_key(&key(of)))
+        };
+        if !has(&self.members[at], to) || !has(&self.members[to], at) {
+            return;
+        }
+        for (one, other) in [(at, to), (to, at)] {
+            let device = self.members[one].observed.lanes.get_mut(&Lane::One).unwrap();
+            device.peers.get_mut(&key(other)).unwrap().handshake_age = Some(Duration::ZERO);
+        }
+    }
+
+    pub(crate) fn come_to_rest(&mut self, check: impl Fn(&Self) -> Result<(), String>) -> Result<(), String> {
         for _ in 0..ENOUGH {
             for at in 0..NODES {
                 self.happens(&Event::LearnsMesh(at), &check)?;
@@ -255,7 +275,7 @@ impl World {
     }
 
     /// How `at` sends to `to`; `None`: it does not.
-    fn sends(&self, at: usize, to: usize) -> Option<PathKind> {
+    pub(crate) fn sends(&self, at: usize, to: usize) -> Option<PathKind> {
         let routed = InForce::observed(&self.members[at].observed, Duration::ZERO).routed;
         routed.get(&net(to)).map(|path| path.kind())
     }
@@ -319,146 +339,11 @@ impl World {
         Ok(())
     }
 
-    fn all_deliver(&self) -> Result<(), String> {
+    pub(crate) fn all_deliver(&self) -> Result<(), String> {
         pairs().try_for_each(|(at, to)| self.delivers(at, to))
     }
 }
 
-fn pairs() -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn pairs() -> impl Iterator<Item = (usize, usize)> {
     (0..NODES).flat_map(|at| (0..NODES).filter(move |to| *to != at).map(move |to| (at, to)))
-}
-
-/// What follows from a change, in any order.
-fn what_follows() -> impl Strategy<Value = Event> {
-    let node = || 0..NODES;
-    prop_oneof![
-        2 => node().prop_map(Event::LearnsMesh),
-        4 => (node(), node()).prop_map(|(at, of)| Event::LearnsPeer(at, of)),
-        4 => node().prop_map(Event::Pass),
-        3 => node().prop_map(Event::Publishes),
-        1 => node().prop_map(Event::ShakesHands),
-    ]
-}
-
-fn changes_of_the_mesh() -> impl Strategy<Value = Vec<Event>> {
-    let event = prop_oneof![1 => (0..meshes().len()).prop_map(Event::Mesh), 12 => what_follows()];
-    vec(event, 0..200)
-}
-
-/// One node is started anew, and what follows from that; then another. An agent takes seconds to start: what it had
-/// published before is known by then.
-fn restarts() -> impl Strategy<Value = Vec<Vec<Event>>> {
-    let restart = (0..NODES, any::<bool>()).prop_map(|(at, wireguard)| Event::Restart(at, wireguard));
-    let run =
-        (restart, vec(what_follows(), 0..60)).prop_map(|(first, rest)| [Vec::from([first]), rest].concat());
-    vec(run, 1..4)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
-
-    #[test]
-    fn whoever_learns_of_a_change_first_no_packet_is_sent_that_is_not_taken(
-        start in 0..meshes().len(), events in changes_of_the_mesh(),
-    ) {
-        let mut world = World::at_rest(start);
-        prop_assert_eq!(world.all_deliver(), Ok(()));
-        for event in &events {
-            prop_assert_eq!(world.happens(event, World::all_deliver), Ok(()), "{:?}", event);
-        }
-        prop_assert_eq!(world.come_to_rest(World::all_deliver), Ok(()));
-        assert_at_rest(&world)?;
-    }
-
-    #[test]
-    fn a_node_gains_and_loses_wireguard_and_no_packet_is_sent_that_is_not_taken(runs in restarts()) {
-        let mut world = World::at_rest(0);
-        for run in runs {
-            for event in &run {
-                prop_assert_eq!(world.happens(event, World::all_deliver), Ok(()), "{:?}", event);
-            }
-            prop_assert_eq!(world.come_to_rest(World::all_deliver), Ok(()));
-            assert_at_rest(&world)?;
-        }
-    }
-
-    #[test]
-    fn one_end_begins_the_handshake_and_the_other_only_if_that_comes_to_nothing(start in 2_usize..7) {
-        let mut world = World::at_rest(start);
-        world.mesh = Mesh { generation: 1, ..meshes()[1].clone() };
-        for (age, both) in [(Duration::ZERO, false), (HANDSHAKE_COURTESY, true)] {
-            for at in 0..NODES {
-                world.happens(&Event::LearnsMesh(at), World::all_deliver).unwrap();
-                world.members[at].accord_age = age;
-                world.happens(&Event::Pass(at), World::all_deliver).unwrap();
-            }
-            for (at, to) in pairs() {
-                let peer = &world.members[at].observed.lanes[&Lane::One].peers[&key(to)];
-                prop_assert_eq!(peer.keepalive > 0, both || at < to, "node{} to node{}", at, to);
-            }
-        }
-    }
-
-    #[test]
-    fn with_an_agent_that_is_gone_encryption_comes_about_and_what_it_sends_in_the_clear_is_not_heard(
-        start in 2_usize..7, gone in 0..NODES,
-    ) {
-        let mut world = World::at_rest(start);
-        world.mesh = Mesh { generation: 1, ..meshes()[1].clone() };
-        let others: Vec<usize> = (0..NODES).filter(|at| *at != gone).collect();
-        for age in [Duration::ZERO, HANDSHAKE_PATIENCE, PEER_PATIENCE] {
-            for _ in 0..ENOUGH {
-                for at in others.iter().copied() {
-                    world.happens(&Event::LearnsMesh(at), |_| Ok(())).unwrap();
-                    world.members[at].accord_age = age;
-                    others.iter().for_each(|of| world.happens(&Event::LearnsPeer(at, *of), |_| Ok(())).unwrap());
-                    world.happens(&Event::Pass(at), |_| Ok(())).unwrap();
-                    world.happens(&Event::ShakesHands(at), |_| Ok(())).unwrap();
-                    world.happens(&Event::Publishes(at), |_| Ok(())).unwrap();
-                }
-            }
-            if age < PEER_PATIENCE {
-                prop_assert_eq!(world.all_deliver(), Ok(()), "{:?}", age);
-            }
-        }
-        for at in others {
-            prop_assert!(world.members[at].guard.clear.is_empty());
-            for to in (0..NODES).filter(|to| *to != at) {
-                prop_assert_eq!(world.sends(at, to), Some(PathKind::Wireguard));
-            }
-        }
-    }
-}
-
-/// Nothing is left of any hand-over: both ends send by the same kind of path, and only that is taken.
-fn assert_at_rest(world: &World) -> Result<(), TestCaseError> {
-    for (at, to) in pairs() {
-        prop_assert_eq!(world.sends(at, to), world.sends(to, at));
-        let kind = world.sends(at, to).unwrap();
-        let member = &world.members[at];
-        let clear = member.guard.clear.get(&net(to));
-        if world.mesh.encryption == Encryption::Wireguard {
-            let expected = Carrier::of(kind).map(warren_plan::Clear::by);
-            prop_assert_eq!(clear, expected.as_ref());
-        }
-        for (device, fallback, mode) in [
-            (VXLAN_INTERFACE, Fallback::Vxlan, OverlayMode::Vxlan),
-            (IPIP_INTERFACE, Fallback::Ipip, OverlayMode::Ipip),
-        ] {
-            let wanted = match world.mesh.encryption {
-                Encryption::Wireguard => world.mesh.fallback == fallback,
-                Encryption::None => world.mesh.overlay.mode == mode,
-            };
-            prop_assert_eq!(member.observed.links.contains_key(device), wanted, "{}", device);
-        }
-        let (cluster, local) = world.cluster_of(at);
-        let announcement = member.published.as_ref().unwrap();
-        let progress = announcement.progress.as_ref().unwrap();
-        prop_assert!(progress.has_settled(accord(&cluster, &local)));
-        let onward = member.observed.routes.get(&net(to)).map(|route| &route.target);
-        prop_assert!(!matches!(onward, None | Some(RouteTarget::Unreachable)));
-        let lanes = !member.observed.lanes.is_empty();
-        prop_assert_eq!(lanes, member.can.contains(&PathKind::Wireguard));
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! What policies are compiled against here: the cluster as the watches show it, with this node's pods as they are attached.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use warren_cluster::Snapshot;
 use warren_cluster::policy::{PolicyObjects, PolicySnapshot, WithUid};
 use warren_ipam::Owner;
 use warren_model::{NodeName, PodName};
-use warren_policy::{Cluster, Labels, Pod};
+use warren_policy::{Cluster, Labels, Pod, Since};
 
 /// The cluster as policy sees it, kept from one time to the next so that what has not changed need not be made again.
 #[derive(Debug)]
@@ -95,23 +96,33 @@ impl World {
         let here = self.cluster.pods.iter_mut();
         let here = here.filter(|pod| pod.node.as_ref() == Some(&self.node));
         let mut by_name: BTreeMap<String, &mut Pod> = BTreeMap::new();
-        let mut by_address: BTreeMap<IpAddr, String> = BTreeMap::new();
+        let mut by_address: BTreeMap<IpAddr, (Since, String)> = BTreeMap::new();
         for pod in here {
             let name = pod.name.to_string();
             for address in std::mem::take(&mut pod.addresses) {
-                by_address.insert(address, name.clone());
+                let claim = (pod.since, name.clone());
+                // Of two with the same address the older is gone, and only its object is not.
+                match by_address.entry(address) {
+                    Entry::Occupied(mut known) if *known.get() < claim => drop(known.insert(claim)),
+                    Entry::Occupied(_) => {}
+                    Entry::Vacant(free) => drop(free.insert(claim)),
+                }
             }
             by_name.insert(name, pod);
         }
         let mut others = Vec::new();
         for (owner, name, addresses) in attached {
             // A record that was made anew from its veth does not say whose it is.
-            let found = || addresses.iter().find_map(|address| by_address.get(address));
+            let found = || {
+                let of_address = addresses.iter().find_map(|address| by_address.get(address));
+                of_address.map(|(_, name)| name)
+            };
             match name.as_ref().or_else(found) {
                 Some(name) => {
                     // Without an object its veth stays closed.
                     if let Some(pod) = by_name.get_mut(name) {
                         pod.addresses.extend(addresses);
+                        pod.since = Since::Attached;
                     }
                 }
                 None => others.push(self::unnamed(owner, addresses, &self.node)),
@@ -139,6 +150,7 @@ fn unnamed(owner: &Owner, addresses: &[IpAddr], node: &NodeName) -> Pod {
         host_network: false,
         finished: false,
         node: Some(node.clone()),
+        since: Since::Attached,
     }
 }
 

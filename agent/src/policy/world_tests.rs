@@ -18,6 +18,7 @@ fn pod(name: &str, node: &str, address: &str) -> Arc<WithUid<Pod>> {
             host_network: false,
             finished: false,
             node: Some(node.parse().unwrap()),
+            since: Since::Created(0),
         },
     })
 }
@@ -87,6 +88,40 @@ fn this_nodes_pods_have_the_addresses_they_are_attached_with_and_others_what_the
     assert_eq!(addresses(&world), again);
     update(&mut world, &policy, &[]);
     assert_eq!(addresses(&world)[0], ("shop/a".to_owned(), Vec::new()));
+}
+
+#[test]
+fn of_pods_with_the_same_address_the_one_that_is_attached_here_has_it() {
+    let mut world = World::new("here".parse().unwrap());
+    let aged = |name: &str, node: &str, created: i64| {
+        let mut pod = Arc::unwrap_or_clone(pod(name, node, "10.0.1.1"));
+        pod.read.since = Since::Created(created);
+        Arc::new(pod)
+    };
+    let policy = PolicySnapshot {
+        pods: vec![aged("a", "here", 2), aged("b", "here", 1), aged("c", "there", 3)],
+        ..PolicySnapshot::default()
+    };
+    let since = |world: &World| -> Vec<(Since, bool)> {
+        let pods = world.cluster().pods.iter();
+        pods.map(|pod| (pod.since, pod.addresses.is_empty())).collect()
+    };
+    let update = |world: &mut World, all: &[Attached]| world.update(&policy, &Snapshot::default(), all, &[]);
+    // Nobody's, as long as none is attached, but another node's word for its own.
+    update(&mut world, &[]);
+    let [older, younger, far] = [1, 2, 3].map(Since::Created);
+    assert_eq!(since(&world), [(younger, true), (older, true), (far, false)]);
+    update(&mut world, &[attached("1", Some("shop/b"), "10.0.1.1")]);
+    assert_eq!(
+        since(&world),
+        [(younger, true), (Since::Attached, false), (far, false)]
+    );
+    // Of a record that does not say whose it is the API does: the younger one's.
+    update(&mut world, &[attached("1", None, "10.0.1.1")]);
+    assert_eq!(
+        since(&world),
+        [(Since::Attached, false), (older, true), (far, false)]
+    );
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn annotation(metadata: &ObjectMeta) -> Option<&str> {
     Some(text.as_str())
 }
 
-fn created(metadata: &ObjectMeta) -> i64 {
+pub(crate) fn created(metadata: &ObjectMeta) -> i64 {
     metadata
         .creation_timestamp
         .as_ref()

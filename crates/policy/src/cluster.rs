@@ -42,6 +42,18 @@ pub struct Pod {
     pub finished: bool,
     /// `spec.nodeName`.
     pub node: Option<NodeName>,
+    /// Since when it has its addresses.
+    pub since: Since,
+}
+
+/// Since when a pod has its addresses, as far as anybody can tell. Of pods that claim the same one the latest has it, of equals the last
+/// by name: a pod's object may outlive the pod for a while, and its address be another's by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Since {
+    /// Not before it was created: `metadata.creationTimestamp`, in seconds since 1970.
+    Created(i64),
+    /// Now: it is attached with them here, whatever the API says of others.
+    Attached,
 }
 
 /// A port with a name, of a pod's container or a host endpoint.

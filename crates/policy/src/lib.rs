@@ -46,7 +46,7 @@ pub mod warren;
 pub mod words;
 
 pub use change::Change;
-pub use cluster::{Cluster, HostEndpoint, Interface, NamedPort, Namespace, NetworkSet, Pod};
+pub use cluster::{Cluster, HostEndpoint, Interface, NamedPort, Namespace, NetworkSet, Pod, Since};
 pub use compile::{Compiler, Input, compile};
 pub use explain::{ExplainError, Explanation, Peer, explain, explain_between};
 pub use flow::Flow;

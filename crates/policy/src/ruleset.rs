@@ -31,8 +31,8 @@ pub struct RuleSet {
     pub chains: Vec<Chain>,
     /// The endpoints: pods by name, then host endpoints.
     pub endpoints: Vec<Endpoint>,
-    /// Which endpoints have an address: positions in `endpoints`. More than one are only seen while one pod follows another;
-    /// then both must allow.
+    /// Which endpoints have an address: positions in `endpoints`. It is one pod at most; where host endpoints have the same, all must
+    /// allow.
     pub by_address: BTreeMap<IpAddr, Vec<usize>>,
     /// Each node's own addresses.
     pub nodes: BTreeMap<NodeName, Vec<IpAddr>>,

@@ -11,10 +11,10 @@ use warren_model::{PodName, Refusal};
 use warren_policy::warren::{HostEndpointSpec, NetworkSetSpec, PolicySpec};
 use warren_policy::{
     HostEndpoint, Invalid, Labels, NamedPort, Namespace, NetworkSet, Pod, Policy, PolicyId, PolicyKind,
-    Protocol, kubernetes, warren,
+    Protocol, Since, kubernetes, warren,
 };
 
-use crate::decode::Decoded;
+use crate::decode::{Decoded, created};
 
 /// A policy, or what stands for one that was refused.
 pub type ReadPolicy = Result<Policy, Box<Invalid>>;
@@ -37,6 +37,7 @@ pub fn pod(pod: &k8s::Pod) -> Pod {
         node: spec
             .and_then(|it| it.node_name.as_deref())
             .and_then(|name| name.parse().ok()),
+        since: Since::Created(created(&pod.metadata)),
     }
 }
 

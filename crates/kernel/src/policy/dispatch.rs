@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use warren_model::Family;
 use warren_policy::cluster::Interface;
 use warren_policy::protocol::Protocol;
-use warren_policy::ruleset::{ChainId, Endpoint, EndpointName};
+use warren_policy::ruleset::{Endpoint, EndpointName};
 use warren_policy::{Decision, Direction, PortRange, RuleSet};
 
 use super::names::Names;
@@ -217,17 +217,12 @@ fn address_chain(address: IpAddr, direction: Direction) -> String {
     }
 }
 
-/// Where a pod's address leads, if it is one: of pods that claim the same, to the chain of the first that has one.
+/// Where a pod's address leads, if it is one: to the pod's chain. No two pods have the same.
 fn leads_to(rules: &RuleSet, names: &Names, positions: &[usize], direction: Direction) -> Option<String> {
-    let there = positions.iter().map(|position| &rules.endpoints[*position]);
-    let chains: Vec<ChainId> = there
-        .filter(|it| is_pod(it))
-        .map(|pod| pod.chain(direction))
-        .collect();
-    let with_policies = chains.iter().find(|id| !rules.chains[**id].stages.is_empty());
-    match (with_policies, chains.first()) {
-        (Some(id), _) => Some(format!("goto {}", names.chain(*id, direction))),
-        (None, Some(_)) => Some("accept".to_owned()),
-        (None, None) => None,
-    }
+    let mut there = positions.iter().map(|position| &rules.endpoints[*position]);
+    let id = there.find(|it| is_pod(it))?.chain(direction);
+    Some(match rules.chains[id].stages.is_empty() {
+        true => "accept".to_owned(),
+        false => format!("goto {}", names.chain(id, direction)),
+    })
 }

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use warren_model::PodName;
 use warren_policy::{
-    Cluster, HostEndpoint, Input, Interface, Labels, NamedPort, NetworkSet, Pod, Policy, Protocol, compile,
+    Cluster, HostEndpoint, Input, Interface, Labels, NamedPort, NetworkSet, Pod, Policy, Protocol, Since,
+    compile,
 };
 use warren_policy::{kubernetes, warren};
 
@@ -32,6 +33,7 @@ fn pod(name: &str, number: u8) -> Pod {
         host_network: false,
         finished: false,
         node: None,
+        since: Since::Created(0),
     }
 }
 

@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use warren_kernel::policy::{TABLE, Table, render};
 use warren_model::PodName;
 use warren_policy::{
-    Cluster, Decision, Flow, Input, Labels, NamedPort, NetworkSet, Pod, Policy, Protocol, RuleSet, compile,
-    kubernetes, verdict, warren,
+    Cluster, Decision, Flow, Input, Labels, NamedPort, NetworkSet, Pod, Policy, Protocol, RuleSet, Since,
+    compile, kubernetes, verdict, warren,
 };
 
 /// How many random clusters are tried.
@@ -129,6 +129,7 @@ fn shop() -> Cluster {
         host_network: false,
         finished: false,
         node: None,
+        since: Since::Created(0),
     };
     Cluster {
         pods: (1..=PODS).map(pod).collect(),

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Instant;
 
+use warren_policy::{Flow, Protocol};
+
 use crate::rooms::{DEADLINE, Room, cable, send, sh};
 
 /// How many pods of each have a room. The generator gives the pod of each number the same addresses in all of them.
@@ -40,8 +42,10 @@ impl Place {
             socket.set_nonblocking(true).unwrap();
             socket
         };
+        // Rules may ask for the source port, so it is the one that flows are judged with.
+        let opened_from = |address| Flow::to_port(address, address, Protocol::UDP, 0).source_port();
         Self {
-            senders: addresses.map(|address| bound(address, 0)),
+            senders: addresses.map(|address| bound(address, opened_from(address).unwrap())),
             listeners: addresses
                 .into_iter()
                 .flat_map(|address| PORTS.map(|port| bound(address, port)))

@@ -11,11 +11,12 @@ use crate::labels::Labels;
 use crate::query::{Members, Query};
 
 /// A pod, host endpoint or network set.
+#[derive(Clone)]
 pub(crate) struct Member {
     pub(crate) what: What,
     /// Its own labels and those that tell what and where it is.
     pub(super) labels: Labels,
-    /// Its addresses, those of networks of one among them.
+    /// The addresses that it has, those of networks of one among them.
     pub(crate) addresses: Vec<IpAddr>,
     /// Its networks of more than one address.
     pub(crate) nets: Vec<IpNet>,
@@ -67,6 +68,21 @@ impl Member {
             member.labels.set("projectcalico.org/namespace", namespace);
         }
         member
+    }
+
+    /// The addresses that it is said to have: of a pod, another may have them.
+    pub(super) fn claimed(&self) -> &[IpAddr] {
+        match &self.what {
+            What::Pod(pod) => &pod.addresses,
+            What::Host(_) | What::Set(_) => &self.addresses,
+        }
+    }
+
+    /// Gives it an address that it claims, or takes it away.
+    pub(super) fn hold(&mut self, address: IpAddr, held: bool) {
+        let had = std::mem::take(&mut self.addresses);
+        let has = |it: &IpAddr| if *it == address { held } else { had.contains(it) };
+        self.addresses = self.claimed().iter().copied().filter(has).collect();
     }
 
     /// The namespace it is in, if it is in one.

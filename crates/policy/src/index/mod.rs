@@ -30,6 +30,7 @@ pub(crate) struct Index {
     hosts: Vec<Id>,
     by_label: BTreeMap<String, ByValue>,
     by_namespace: BTreeMap<String, Vec<Id>>,
+    /// Who claims an address.
     by_address: BTreeSet<(IpAddr, Id)>,
     /// Labels of the namespaces that the cluster names.
     namespaces: BTreeMap<String, Labels>,
@@ -60,8 +61,14 @@ impl Index {
 
     /// Who has an address.
     pub(crate) fn at(&self, address: IpAddr) -> impl Iterator<Item = &Member> {
+        let claimants = self.claimants(address).map(|(_, member)| member);
+        claimants.filter(move |member| member.addresses.contains(&address))
+    }
+
+    /// Who claims an address.
+    fn claimants(&self, address: IpAddr) -> impl Iterator<Item = (Id, &Member)> {
         let there = self.by_address.range((address, 0)..=(address, Id::MAX));
-        there.filter_map(|(_, id)| self.member(*id))
+        there.filter_map(|(_, id)| Some((*id, self.member(*id)?)))
     }
 
     /// What a query selects.

@@ -6,7 +6,7 @@ use proptest::sample::select;
 use warren_model::PodName;
 
 use super::*;
-use crate::cluster::{Cluster, Namespace, NetworkSet, Pod};
+use crate::cluster::{Cluster, Namespace, NetworkSet, Pod, Since};
 use crate::query::Members;
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -63,6 +63,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 host_network: false,
                 finished: false,
                 node: None,
+                since: Since::Created(0),
             })
             .collect(),
         network_sets: sets

@@ -1,7 +1,8 @@
 //! How an index follows the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::net::IpAddr;
 
 use crate::cluster::{Cluster, Namespace, Pod};
 use crate::labels::Labels;
@@ -25,6 +26,7 @@ impl Index {
             ..Touched::default()
         };
         self.update_pods(&cluster.pods, &mut touched);
+        self.give_out_addresses(&mut touched);
         let sets = mem::take(&mut self.sets);
         self.sets = self.update_list(&cluster.network_sets, sets, &mut touched, |set, known| {
             let same = matches!(known.map(|it| &it.what), Some(What::Set(known)) if known == set);
@@ -94,6 +96,35 @@ impl Index {
         }
     }
 
+    /// Sees to it that each address is had by one pod of those that claim it, by the latest. Asks only for those of pods that have
+    /// changed.
+    fn give_out_addresses(&mut self, touched: &mut Touched) {
+        let changed = touched.members.iter();
+        let members = changed.flat_map(|(id, before)| before.iter().chain(self.member(*id)));
+        let addresses: BTreeSet<IpAddr> = members.flat_map(|member| member.claimed()).copied().collect();
+        for address in addresses {
+            let claims = self
+                .claimants(address)
+                .filter_map(|(id, member)| match &member.what {
+                    What::Pod(pod) => Some(((pod.since, &pod.name), id)),
+                    What::Host(_) | What::Set(_) => None,
+                });
+            let mut claims: Vec<_> = claims.collect();
+            claims.sort_unstable();
+            let ids: Vec<Id> = claims.into_iter().map(|(_, id)| id).collect();
+            for id in &ids {
+                let held = ids.last() == Some(id);
+                let Some(member) = &mut self.members[*id as usize] else {
+                    continue;
+                };
+                if member.addresses.contains(&address) != held {
+                    touched.members.push((*id, Some(member.clone())));
+                    member.hold(address, held);
+                }
+            }
+        }
+    }
+
     /// Things that are few, by position. `changed` makes a member unless the one there is the same.
     fn update_list<T>(
         &mut self,
@@ -146,7 +177,7 @@ impl Index {
             listed(&mut self.by_namespace, namespace, id);
         }
         self.by_address
-            .extend(member.addresses.iter().map(|address| (*address, id)));
+            .extend(member.claimed().iter().map(|address| (*address, id)));
         for (key, value) in member.labels.iter() {
             // Looked up first: almost every label has been seen, and need not be copied.
             if !self.by_label.contains_key(key) {
@@ -166,7 +197,7 @@ impl Index {
         if let Some(namespace) = member.namespace() {
             unlisted(&mut self.by_namespace, namespace, id);
         }
-        for address in &member.addresses {
+        for address in member.claimed() {
             self.by_address.remove(&(*address, id));
         }
         for (key, value) in member.labels.iter() {

@@ -13,7 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use warren_model::PodName;
 use warren_policy::kubernetes::{self, NetworkPolicySpec};
-use warren_policy::{Cluster, Compiler, Input, Labels, OnInvalid, Pod, Policy, compile};
+use warren_policy::{Cluster, Compiler, Input, Labels, OnInvalid, Pod, Policy, Since, compile};
 
 use edits::{Scene, edit, scene};
 
@@ -61,6 +61,7 @@ fn many(app: &str) -> Cluster {
         host_network: false,
         finished: false,
         node: None,
+        since: Since::Created(0),
     };
     Cluster {
         pods: (0..MANY).map(pod).collect(),

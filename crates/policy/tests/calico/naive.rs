@@ -58,12 +58,14 @@ fn passes(policies: &[RandomPolicy], cluster: &Cluster, flow: &Flow, pod: &Pod, 
     false
 }
 
+/// Of pods that are said to have it, the one created last; of equals the last by name.
 fn pod_at(cluster: &Cluster, address: IpAddr) -> Option<&Pod> {
-    let mut pods = cluster
+    let subjects = cluster
         .pods
         .iter()
         .filter(|pod| !pod.host_network && !pod.finished);
-    pods.find(|pod| pod.addresses.contains(&address))
+    let claiming = subjects.filter(|pod| pod.addresses.contains(&address));
+    claiming.max_by_key(|pod| (pod.since, &pod.name))
 }
 
 fn applies(policy: &RandomPolicy, cluster: &Cluster, pod: &Pod) -> bool {

@@ -2,5 +2,6 @@
 
 mod explanations;
 mod kubernetes;
+mod lingering;
 mod warren;
 mod world;

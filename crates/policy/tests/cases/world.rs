@@ -8,7 +8,7 @@ use warren_policy::kubernetes::{self, NetworkPolicySpec};
 use warren_policy::warren::{self, PolicySpec};
 use warren_policy::{
     Cluster, Decision, Flow, Input, Invalid, Labels, NamedPort, Namespace, Pod, Policy, Protocol, RuleSet,
-    Verdict, compile, verdict,
+    Since, Verdict, compile, verdict,
 };
 
 /// An address outside of the cluster, of each family.
@@ -53,6 +53,7 @@ impl World {
                     host_network: false,
                     finished: false,
                     node: None,
+                    since: Since::Created(0),
                 });
             }
         }

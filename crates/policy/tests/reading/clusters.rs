@@ -10,7 +10,7 @@ use proptest::sample::{Index, select};
 use warren_model::{NodeName, PodName};
 use warren_policy::kubernetes::{EgressRule, IngressRule, IpBlock, NetworkPolicySpec, Peer, PolicyPort};
 use warren_policy::spec::{IntOrString, LabelSelector, Requirement};
-use warren_policy::{Cluster, Flow, Labels, NamedPort, Namespace, Pod, Protocol};
+use warren_policy::{Cluster, Flow, Labels, NamedPort, Namespace, Pod, Protocol, Since};
 
 pub(crate) const NAMESPACES: [&str; 3] = ["one", "two", "three"];
 pub(crate) const KEYS: [&str; 3] = ["app", "env", "tier"];
@@ -114,6 +114,8 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             ports(),
             state(),
             of(select(&NODES[..])),
+            // Some objects outlive their pods, whose addresses are others' by then.
+            (weighted(0.1, 0..8_usize), 0..3_i64),
         ),
         2..9,
     );
@@ -123,20 +125,18 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             .into_iter()
             .enumerate()
             .map(
-                |(index, (namespace, labels, ports, (host_network, finished), node))| Pod {
+                |(index, (namespace, labels, ports, (host_network, finished), node, (like, created)))| Pod {
                     name: PodName {
                         namespace: namespace.into(),
                         name: format!("pod-{index}"),
                     },
                     labels,
-                    addresses: vec![
-                        ip(&format!("10.0.{}.{}", index % 2, index + 1)),
-                        ip(&format!("fd00::{:x}", index + 1)),
-                    ],
+                    addresses: addresses(like.unwrap_or(index)),
                     ports,
                     host_network,
                     finished,
                     node: node.map(node_name),
+                    since: Since::Created(created),
                 },
             )
             .collect(),
@@ -154,6 +154,13 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
         ]),
         ..Cluster::default()
     })
+}
+
+fn addresses(number: usize) -> Vec<IpAddr> {
+    vec![
+        ip(&format!("10.0.{}.{}", number % 2, number + 1)),
+        ip(&format!("fd00::{:x}", number + 1)),
+    ]
 }
 
 pub(crate) fn labels() -> impl Strategy<Value = Labels> {

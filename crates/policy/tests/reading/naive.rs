@@ -59,12 +59,15 @@ fn let_out(policies: &[NamedPolicy], cluster: &Cluster, pod: &Pod, flow: &Flow) 
         })
 }
 
-/// Pods that run and have a network of their own.
+/// Pods that run and have a network of their own; of those that are said to have an address, the one created last, of equals the last
+/// by name.
 fn pod_at(cluster: &Cluster, address: IpAddr) -> Option<&Pod> {
-    cluster
+    let subjects = cluster
         .pods
         .iter()
-        .find(|pod| !pod.host_network && !pod.finished && pod.addresses.contains(&address))
+        .filter(|pod| !pod.host_network && !pod.finished);
+    let claiming = subjects.filter(|pod| pod.addresses.contains(&address));
+    claiming.max_by_key(|pod| (pod.since, &pod.name))
 }
 
 /// "podSelector selects the pods to which this NetworkPolicy object applies": in its own namespace.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use warren_model::{NodeName, PodName};
 use warren_policy::kubernetes::{self, IngressRule, NetworkPolicySpec, Peer, PolicyPort};
 use warren_policy::spec::{IntOrString, LabelSelector, Requirement};
-use warren_policy::{Cluster, Input, Labels, NamedPort, Namespace, Pod, Policy, Protocol, Reach};
+use warren_policy::{Cluster, Input, Labels, NamedPort, Namespace, Pod, Policy, Protocol, Reach, Since};
 
 pub(super) const PODS: u32 = 10_000;
 const PODS_OF_A_NODE: u32 = 100;
@@ -78,6 +78,7 @@ fn cluster() -> anyhow::Result<Cluster> {
             host_network: false,
             finished: false,
             node: Some(node_name(number / PODS_OF_A_NODE)?),
+            since: Since::Created(0),
         });
     }
     Ok(cluster)

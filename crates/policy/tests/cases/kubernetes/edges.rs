@@ -130,17 +130,6 @@ fn pods_on_the_hosts_network_and_finished_ones_are_left_out() {
 }
 
 #[test]
-fn while_two_pods_have_one_address_both_must_allow() {
-    let mut world = with("{podSelector: {matchLabels: {pod: a}}, policyTypes: [Ingress]}");
-    let address = world.pod("x/a").addresses.clone();
-    for other in ["x/b", "z/c"] {
-        let before = std::mem::replace(&mut world.pod(other).addresses, address.clone());
-        assert!(!world.reaches("y/a", other, "tcp/80"));
-        world.pod(other).addresses = before;
-    }
-}
-
-#[test]
 fn an_ip_block_is_about_addresses_whoever_has_them() {
     let world = with("{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.1.0/24}}]}]}");
     let allowed = |family| {

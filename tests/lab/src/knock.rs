@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
 
 use crate::control::Place;
 use crate::lab::Lab;
@@ -142,12 +143,28 @@ fn is_answered(door: Door, patience: Duration) -> bool {
     let answered = match door.protocol {
         Protocol::Tcp => by_tcp(to, patience),
         Protocol::Udp => by_udp(to, patience),
+        Protocol::Sctp => by_sctp(to, patience),
     };
     answered.is_ok()
 }
 
 fn by_tcp(to: SocketAddr, patience: Duration) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    by_stream(TcpStream::connect_timeout(&to, patience)?, patience)
+}
+
+fn by_sctp(to: SocketAddr, patience: Duration) -> io::Result<()> {
+    let socket = sctp_socket(to)?;
+    socket.connect_timeout(&to.into(), patience)?;
+    by_stream(socket.into(), patience)
+}
+
+/// A socket for one association with that address, or for who listens at it.
+pub(crate) fn sctp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let sctp = socket2::Protocol::from(libc::IPPROTO_SCTP);
+    Socket::new(Domain::for_address(address), Type::STREAM, Some(sctp))
+}
+
+fn by_stream(mut stream: TcpStream, patience: Duration) -> io::Result<()> {
     stream.set_read_timeout(Some(patience))?;
     stream.write_all(b"knock\n")?;
     let mut answer = String::new();
@@ -158,7 +175,7 @@ fn by_tcp(to: SocketAddr, patience: Duration) -> io::Result<()> {
 }
 
 fn by_udp(to: SocketAddr, patience: Duration) -> io::Result<()> {
-    let socket = bound_for(to)?;
+    let socket = bound_for(to, 0)?;
     socket.set_read_timeout(Some(patience / ATTEMPTS))?;
     let mut outcome = Err(io::ErrorKind::TimedOut.into());
     for _ in 0..ATTEMPTS {
@@ -176,7 +193,7 @@ fn storm_from_here(door: Door, every: Duration, lasting: Duration) -> io::Result
     let until = Instant::now() + lasting;
     let (mut sockets, mut answered) = (Vec::new(), 0);
     while Instant::now() < until {
-        let socket = bound_for(to)?;
+        let socket = bound_for(to, 0)?;
         socket.set_nonblocking(true)?;
         // What is refused at once is as good as dropped.
         let _ = socket.send(b"storm");
@@ -224,13 +241,14 @@ fn talk_from_here(door: Door, silence: Duration, lasting: Duration) -> io::Resul
     Ok(talk)
 }
 
-fn bound_for(to: SocketAddr) -> io::Result<UdpSocket> {
+/// A socket that speaks to that address alone, from that port; from any, if it is 0.
+pub(crate) fn bound_for(to: SocketAddr, from: u16) -> io::Result<UdpSocket> {
     let any: IpAddr = if to.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
     } else {
         Ipv6Addr::UNSPECIFIED.into()
     };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind((any, from))?;
     socket.connect(to)?;
     Ok(socket)
 }

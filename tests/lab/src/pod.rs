@@ -91,6 +91,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP, one association a socket.
+    Sctp,
 }
 
 impl Protocol {
@@ -99,6 +101,7 @@ impl Protocol {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         }
     }
 }
@@ -117,7 +120,8 @@ impl FromStr for Port {
         let protocol = match protocol.to_ascii_lowercase().as_str() {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
-            other => bail!("{other:?} is no protocol of a pod's port: tcp or udp"),
+            "sctp" => Protocol::Sctp,
+            other => bail!("{other:?} is no protocol of a pod's port: tcp, udp or sctp"),
         };
         let number = |text: &str| {
             text.parse()
@@ -206,14 +210,14 @@ mod tests {
 
     #[test]
     fn a_port_is_written_as_it_is_read() {
-        for text in ["tcp:80", "udp:53=dns", "tcp:80:8080=web"] {
+        for text in ["tcp:80", "udp:53=dns", "sctp:9=far", "tcp:80:8080=web"] {
             assert_eq!(text.parse::<Port>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn what_is_no_port_is_refused_by_name() {
-        for text in ["80", "sctp:80", "tcp:0", "tcp:web", "tcp:80:0"] {
+        for text in ["80", "icmp:80", "tcp:0", "tcp:web", "tcp:80:0"] {
             text.parse::<Port>().unwrap_err();
         }
     }

@@ -1,11 +1,12 @@
 //! What answers on a pod's ports: each line or datagram comes back behind the pod's name.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
 use anyhow::Context;
 
+use crate::knock::sctp_socket;
 use crate::pod::{Port, Protocol};
 
 /// Serves until it is killed.
@@ -21,6 +22,10 @@ pub fn serve(name: &str, ports: &[Port]) -> anyhow::Result<()> {
                     let listener = TcpListener::bind(address).with_context(context)?;
                     servers.push(scope.spawn(move || tcp(name, &listener)));
                 }
+                Protocol::Sctp => {
+                    let listener = sctp_listener(address.into()).with_context(context)?;
+                    servers.push(scope.spawn(move || tcp(name, &listener)));
+                }
                 Protocol::Udp => {
                     let socket = UdpSocket::bind(address).with_context(context)?;
                     servers.push(scope.spawn(move || udp(name, &socket)));
@@ -33,6 +38,14 @@ pub fn serve(name: &str, ports: &[Port]) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// One that takes associations as if they were TCP's connections: to who reads and writes lines they are the same.
+fn sctp_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = sctp_socket(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(128)?;
+    Ok(socket.into())
 }
 
 fn tcp(name: &str, listener: &TcpListener) {

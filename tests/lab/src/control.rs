@@ -56,7 +56,7 @@ pub(crate) enum Request {
 }
 
 /// Where in a lab a program runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     /// The root namespace: router of the underlay and home of the API.

@@ -47,6 +47,7 @@ mod serve;
 pub mod shell;
 pub mod switch;
 mod tally;
+pub mod turns;
 mod underlay;
 
 pub use capture::Counts;

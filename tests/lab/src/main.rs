@@ -67,6 +67,8 @@ enum Command {
     PodTally { job: String },
     #[command(hide = true)]
     PodKnock { job: String },
+    #[command(hide = true)]
+    PodWatch { job: String },
 }
 
 #[derive(Debug, Args)]
@@ -236,6 +238,7 @@ fn run(cli: Cli) -> anyhow::Result<i32> {
             writeln!(io::stdout(), "{found}").context("tell what was found")?;
             return Ok(0);
         }
+        Command::PodWatch { job } => return warren_lab::turns::watch_door(job).map(|()| 0),
         Command::Up(_)
         | Command::Status { .. }
         | Command::Pod(_)
@@ -266,7 +269,8 @@ fn run(cli: Cli) -> anyhow::Result<i32> {
         | Command::Hold { .. }
         | Command::PodServe { .. }
         | Command::PodTally { .. }
-        | Command::PodKnock { .. } => {}
+        | Command::PodKnock { .. }
+        | Command::PodWatch { .. } => {}
     }
     Ok(0)
 }

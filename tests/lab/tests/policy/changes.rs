@@ -1,68 +1,150 @@
-//! What changes, under traffic: how soon nodes do as they are told.
+//! What changes: how soon packets meet it, counted from the API's answer to the write.
 
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use warren_lab::knock::{Door, knock, now, talk};
+use warren_lab::knock::{Door, knock, now};
+use warren_lab::turns::{Turns, watching};
 use warren_lab::{Lab, Place};
 
-use crate::scene::{Object, PORTS, door, label, place, scene};
-use crate::support::{metric, until};
-use crate::written::mesh;
+use crate::scene::{Object, door, label, place, scene};
+use crate::support::{PATIENCE, metric, until};
 
 /// Within this a change is to be in force, 99 of 100 times.
 const SOON: Duration = Duration::from_millis(500);
 /// How often each change is made and undone.
-const TURNS: usize = 20;
-/// How often that is tried: a busy machine may spoil a round.
+const TURNS: usize = 25;
+/// How often that is tried, where the machine stood still.
 const ROUNDS: usize = 3;
 /// How long one answer is waited for.
-const GLANCE: Duration = Duration::from_millis(120);
+const GLANCE: Duration = Duration::from_millis(400);
+/// A machine that does nothing for so long may leave knocks unanswered.
+const STALL: Duration = Duration::from_millis(100);
+/// How often the control wants to be woken.
+const TICK: Duration = Duration::from_millis(10);
 
-/// How long it took from a change until a door was open, or until it was closed and stayed so: to the answer, or to the knock that
-/// was the first to have none.
-async fn took(lab: &Lab, from: &Place, door: Door, open: bool) -> Duration {
-    let changed = Instant::now();
-    let mut first = None;
-    loop {
-        let answered = knock(lab, from, &[door], GLANCE).await.unwrap()[0];
-        let since = changed.elapsed();
-        assert!(
-            since < Duration::from_secs(20),
-            "{door:?} is not open={open} by now"
-        );
-        match (answered == open, first) {
-            (true, _) if open => return since,
-            // An answer is certain; its absence is taken for one once it is found again.
-            (true, Some(first)) => return first,
-            (true, None) => first = Some(since.saturating_sub(GLANCE)),
-            (false, _) => first = None,
-        }
-    }
+/// What became of one change.
+#[derive(Debug)]
+struct Change {
+    /// From the API's answer until the first packet was sent that met it.
+    took: Duration,
+    /// For how long of that, at most, nothing ran that was to run.
+    stalled: Duration,
 }
 
-/// Makes a change and undoes it, again and again, and holds each to half a second.
-async fn assert_soon(what: &str, mut turn: impl AsyncFnMut() -> [Duration; 2]) {
+/// Makes a change that opens or closes a door and undoes it, again and again, and holds each to half a second. What takes longer is
+/// forgiven, and measured anew, only for as long as the machine stood still meanwhile.
+async fn assert_soon(lab: &Lab, what: &str, from: &Place, door: Door, mut write: impl AsyncFnMut(bool)) {
     for round in 1..=ROUNDS {
-        let mut times = Vec::new();
-        for _ in 0..TURNS {
-            times.extend(turn().await);
-        }
+        let Some(changes) = measured(lab, from, door, &mut write).await else {
+            eprintln!("{what}: measured again, for the machine stood still and a door turned by itself");
+            continue;
+        };
+        let mut times: Vec<Duration> = changes.iter().map(|it| it.took).collect();
         times.sort();
-        // Of as few as these, the 99th percentile is the greatest.
-        let (median, last) = (times[times.len() / 2], times[times.len() - 1]);
-        eprintln!("{what}: median {median:?}, greatest of {}: {last:?}", times.len());
-        if last < SOON {
+        // Rounded up, so of as few as these the greatest is the 99th percentile.
+        let at = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
+        let stalled = changes.iter().map(|it| it.stalled).max().unwrap();
+        eprintln!(
+            "{what}, {} changes: p50 {:?}, p99 {:?}, max {:?}; the machine stood still for {stalled:?} at most",
+            times.len(),
+            at(50),
+            at(99),
+            at(100),
+        );
+        if at(99) < SOON {
             return;
         }
-        assert!(round < ROUNDS, "{what}: {times:?}");
+        let slow: Vec<&Change> = changes.iter().filter(|it| it.took >= SOON).collect();
+        let excused = slow.iter().all(|it| it.took.saturating_sub(it.stalled) < SOON);
+        assert!(excused && round < ROUNDS, "{what}: {slow:?}");
+        eprintln!("{what}: measured again, for the machine stood still: {slow:?}");
+    }
+    panic!("{what}: nothing is known, for the machine stood still each time");
+}
+
+/// What became of each change; `None`: the machine stood still, and with it the end that answers.
+async fn measured(
+    lab: &Lab,
+    from: &Place,
+    door: Door,
+    write: &mut impl AsyncFnMut(bool),
+) -> Option<Vec<Change>> {
+    watching(lab, from, door, async |turns: &mut Turns| {
+        let control = Control::start();
+        let mut is_open = turns.next(PATIENCE).await.unwrap().expect("a door").is_open;
+        let mut changes = Vec::new();
+        while changes.len() < 2 * TURNS {
+            is_open = !is_open;
+            control.take();
+            write(is_open).await;
+            let answered = now();
+            let turn = turns.next(PATIENCE).await.unwrap();
+            let turn = turn.unwrap_or_else(|| panic!("{door:?} is not open={is_open} by now"));
+            let stalled = control.take().max(turn.longest_pause);
+            if turn.is_open != is_open {
+                // It let a packet through that is forbidden, or lost some for a while that are not.
+                assert!(stalled >= STALL, "{door:?} turned by itself: {turn:?}");
+                return None;
+            }
+            changes.push(Change {
+                took: turn.at.saturating_sub(answered),
+                stalled,
+            });
+        }
+        Some(changes)
+    })
+    .await
+    .unwrap()
+}
+
+/// A thread that wants to be woken every ten milliseconds, and how late it was.
+struct Control {
+    late: Receiver<Duration>,
+    _running: Sender<()>,
+}
+
+impl Control {
+    fn start() -> Self {
+        let (running, ended) = channel::<()>();
+        let (tell, late) = channel();
+        thread::spawn(move || {
+            loop {
+                let slept = Instant::now();
+                if ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+                if tell.send(slept.elapsed().saturating_sub(TICK)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            late,
+            _running: running,
+        }
+    }
+
+    /// The latest it was since this was last asked.
+    fn take(&self) -> Duration {
+        self.late.try_iter().max().unwrap_or_default()
     }
 }
 
-async fn shop() -> Option<Lab> {
+/// Waits until a door is open, or closed.
+pub(crate) async fn settled(lab: &Lab, from: &Place, door: Door, open: bool) {
+    until("a door to be as policy says", async || {
+        knock(lab, from, &[door], GLANCE).await.unwrap() == [open]
+    })
+    .await;
+}
+
+pub(crate) async fn shop() -> Option<Lab> {
     let pods = [
         ("shop", "web", "node1", json!({"app": "web"})),
         ("shop", "db", "node2", json!({"app": "db"})),
@@ -71,7 +153,7 @@ async fn shop() -> Option<Lab> {
     scene(2, &pods).await
 }
 
-fn only_from(peer: Value) -> Object {
+pub(crate) fn only_from(peer: Value) -> Object {
     Object::kubernetes(
         "shop",
         "db",
@@ -80,23 +162,39 @@ fn only_from(peer: Value) -> Object {
 }
 
 #[tokio::test]
-async fn a_label_that_changes_is_in_force_within_half_a_second() {
+async fn a_label_that_a_rule_asks_for_is_in_force_within_half_a_second() {
     let Some(lab) = shop().await else { return };
     let facts = lab.facts().await.unwrap();
     let (from, db) = (place("shop", "web"), door(&facts, "shop", "db", 0, "udp:53"));
     only_from(json!({"podSelector": {"matchLabels": {"may": "yes"}}}))
         .apply(&lab)
         .await;
-    took(&lab, &from, db, false).await;
-    let turn = async || {
-        let mut times = [Duration::ZERO; 2];
-        for (time, (may, open)) in times.iter_mut().zip([("yes", true), ("no", false)]) {
-            label(&lab, "shop", Some("web"), json!({"may": may})).await;
-            *time = took(&lab, &from, db, open).await;
-        }
-        times
+    settled(&lab, &from, db, false).await;
+    let write = async |open: bool| {
+        let may = if open { "yes" } else { "no" };
+        label(&lab, "shop", Some("web"), json!({"may": may})).await;
     };
-    assert_soon("a pod's label", turn).await;
+    assert_soon(&lab, "a label that a rule asks for", &from, db, write).await;
+}
+
+#[tokio::test]
+async fn a_label_by_which_a_policy_selects_is_in_force_within_half_a_second() {
+    let Some(lab) = shop().await else { return };
+    let facts = lab.facts().await.unwrap();
+    let (from, db) = (place("shop", "web"), door(&facts, "shop", "db", 1, "udp:53"));
+    Object::kubernetes(
+        "shop",
+        "guarded",
+        json!({"podSelector": {"matchLabels": {"guarded": "yes"}}}),
+    )
+    .apply(&lab)
+    .await;
+    settled(&lab, &from, db, true).await;
+    let write = async |open: bool| {
+        let guarded = if open { "no" } else { "yes" };
+        label(&lab, "shop", Some("db"), json!({"guarded": guarded})).await;
+    };
+    assert_soon(&lab, "a label by which a policy selects", &from, db, write).await;
 }
 
 #[tokio::test]
@@ -107,16 +205,12 @@ async fn a_namespace_that_is_relabelled_is_in_force_within_half_a_second() {
     only_from(json!({"namespaceSelector": {"matchLabels": {"team": "friends"}}}))
         .apply(&lab)
         .await;
-    took(&lab, &from, db, false).await;
-    let turn = async || {
-        let mut times = [Duration::ZERO; 2];
-        for (time, (team, open)) in times.iter_mut().zip([("friends", true), ("strangers", false)]) {
-            label(&lab, "other", None, json!({"team": team})).await;
-            *time = took(&lab, &from, db, open).await;
-        }
-        times
+    settled(&lab, &from, db, false).await;
+    let write = async |open: bool| {
+        let team = if open { "friends" } else { "strangers" };
+        label(&lab, "other", None, json!({"team": team})).await;
     };
-    assert_soon("a namespace's label", turn).await;
+    assert_soon(&lab, "a namespace's label", &from, db, write).await;
 }
 
 #[tokio::test]
@@ -124,20 +218,18 @@ async fn a_policy_that_changes_is_in_force_within_half_a_second() {
     let Some(lab) = shop().await else { return };
     let facts = lab.facts().await.unwrap();
     let (from, db) = (place("shop", "web"), door(&facts, "shop", "db", 1, "udp:53"));
-    let turn = async || {
-        let mut times = [Duration::ZERO; 2];
-        for (time, (app, open)) in times.iter_mut().zip([("nobody", false), ("web", true)]) {
-            only_from(json!({"podSelector": {"matchLabels": {"app": app}}}))
-                .apply(&lab)
-                .await;
-            *time = took(&lab, &from, db, open).await;
-        }
-        times
+    let write = async |open: bool| {
+        let app = if open { "web" } else { "nobody" };
+        only_from(json!({"podSelector": {"matchLabels": {"app": app}}}))
+            .apply(&lab)
+            .await;
     };
-    assert_soon("a policy", turn).await;
+    write(true).await;
+    settled(&lab, &from, db, true).await;
+    assert_soon(&lab, "a policy", &from, db, write).await;
     until("writes of what differs", async || {
         let writes = metric(&lab, "node2", "warren_policy_writes_total{how=\"difference\"}").await;
-        writes.unwrap_or_default() > 30
+        writes.unwrap_or_default() > 2 * TURNS as u64
     })
     .await;
     let whole = metric(&lab, "node2", "warren_policy_writes_total{how=\"whole\"}").await;
@@ -152,17 +244,10 @@ async fn a_pod_in_anothers_place_and_with_its_address_is_judged_for_itself() {
     only_from(json!({"podSelector": {"matchLabels": {"app": "web"}}}))
         .apply(&lab)
         .await;
-    took(&lab, &from, db, true).await;
+    settled(&lab, &from, db, true).await;
     let pods: Api<Pod> = Api::namespaced(lab.client(), "shop");
-    let turn = async || {
-        let mut times = [Duration::ZERO; 2];
-        for (time, (app, open)) in times.iter_mut().zip([("impostor", false), ("web", true)]) {
-            replace(&pods, "web", app).await;
-            *time = took(&lab, &from, db, open).await;
-        }
-        times
-    };
-    assert_soon("another pod with the same address", turn).await;
+    let write = async |open: bool| replace(&pods, "web", if open { "web" } else { "impostor" }).await;
+    assert_soon(&lab, "another pod with the same address", &from, db, write).await;
 }
 
 /// Deletes a pod's object and makes another of its name, with its addresses.
@@ -182,81 +267,4 @@ async fn replace(pods: &Api<Pod>, name: &str, app: &str) {
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
         .await
         .unwrap();
-}
-
-/// A connection in use, and what is done once it is established.
-async fn while_talking(lab: &Lab, lasting: Duration, act: impl AsyncFnOnce()) -> Duration {
-    let facts = lab.facts().await.unwrap();
-    let db = door(&facts, "shop", "db", 0, PORTS[0]);
-    let from = place("shop", "web");
-    let talking = talk(lab, &from, db, Duration::from_secs(2), lasting);
-    let acting = async {
-        until("the connection to be there", async || {
-            let argv = ["ss", "-Htn", "state", "established"];
-            let sockets = lab.run(place("shop", "db"), &argv).await.unwrap();
-            sockets.stdout.contains(":80 ")
-        })
-        .await;
-        act().await;
-        now()
-    };
-    let (talk, acted) = tokio::join!(talking, acting);
-    let talk = talk.unwrap();
-    assert!(talk.answers > 0);
-    talk.last.saturating_sub(acted)
-}
-
-#[tokio::test]
-async fn a_connection_that_a_new_policy_forbids_is_cut_within_a_second_unless_it_is_to_be_kept() {
-    let Some(lab) = shop().await else { return };
-    let nobody = only_from(json!({"podSelector": {"matchLabels": {"app": "nobody"}}}));
-    let longer = while_talking(&lab, Duration::from_secs(20), async || nobody.apply(&lab).await).await;
-    eprintln!("the last answer came {longer:?} after the policy");
-    assert!(longer < Duration::from_secs(1), "{longer:?}");
-    until("that to be counted", async || {
-        metric(&lab, "node2", "warren_policy_connections_cut_total")
-            .await
-            .unwrap_or_default()
-            > 0
-    })
-    .await;
-    nobody.delete(&lab).await;
-
-    // The other end's policy, which forbids it to speak.
-    let facts = lab.facts().await.unwrap();
-    took(
-        &lab,
-        &place("shop", "web"),
-        door(&facts, "shop", "db", 0, "udp:53"),
-        true,
-    )
-    .await;
-    let silent = Object::global(
-        "silent",
-        json!({"selector": "app == 'web'", "types": ["Egress"], "egress": [{"action": "Deny"}]}),
-    );
-    let longer = while_talking(&lab, Duration::from_secs(20), async || silent.apply(&lab).await).await;
-    assert!(longer < Duration::from_secs(1), "{longer:?}");
-    silent.delete(&lab).await;
-    took(
-        &lab,
-        &place("shop", "web"),
-        door(&facts, "shop", "db", 0, "udp:53"),
-        true,
-    )
-    .await;
-
-    mesh(&lab, json!({"established": "keep"})).await;
-    let kept = while_talking(&lab, Duration::from_secs(6), async || {
-        let facts = lab.facts().await.unwrap();
-        let (from, udp) = (place("shop", "web"), door(&facts, "shop", "db", 0, "udp:53"));
-        took(&lab, &from, udp, true).await;
-        nobody.apply(&lab).await;
-        took(&lab, &from, udp, false).await;
-    })
-    .await;
-    assert!(
-        kept > Duration::from_secs(2),
-        "it ended {kept:?} after the policy was in force"
-    );
 }

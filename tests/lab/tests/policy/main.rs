@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod changes;
+mod established;
 mod hosts;
+mod lingering;
 mod outages;
 mod random;
 mod scene;

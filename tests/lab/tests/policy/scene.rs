@@ -111,7 +111,7 @@ impl Object {
 /// One connection to try.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
-    pub(crate) from: PodKey,
+    pub(crate) from: Place,
     pub(crate) source: IpAddr,
     pub(crate) door: Door,
 }
@@ -121,6 +121,7 @@ impl Attempt {
         let protocol = match self.door.protocol {
             Protocol::Tcp => warren_policy::Protocol::TCP,
             Protocol::Udp => warren_policy::Protocol::UDP,
+            Protocol::Sctp => warren_policy::Protocol::SCTP,
         };
         Flow::to_port(self.source, self.door.address, protocol, self.door.port)
     }
@@ -139,11 +140,23 @@ pub(crate) async fn scene(nodes: u8, pods: &[(&str, &str, &str, Value)]) -> Opti
     Some(lab)
 }
 
-/// Adds a pod that listens.
+/// Adds a pod that listens on all of [`PORTS`].
 pub(crate) async fn add(lab: &Lab, namespace: &str, name: &str, node: &str, labels: &Value) {
+    add_listening(lab, namespace, name, node, labels, &PORTS).await;
+}
+
+/// Adds a pod that listens on these.
+pub(crate) async fn add_listening(
+    lab: &Lab,
+    namespace: &str,
+    name: &str,
+    node: &str,
+    labels: &Value,
+    ports: &[&str],
+) {
     let mut pod = PodOptions::new(PodKey::new(namespace, name), node);
     pod.labels = serde_json::from_value(labels.clone()).unwrap();
-    pod.ports = PORTS.map(|port| port.parse::<Port>().unwrap()).into();
+    pod.ports = ports.iter().map(|port| port.parse().unwrap()).collect();
     lab.pod_add(pod).await.unwrap();
 }
 
@@ -155,16 +168,21 @@ pub(crate) async fn rules(lab: &Lab) -> RuleSet {
     compile(&input)
 }
 
-/// Every pod to every port of every other, over both families.
+/// Every pod to every one of [`PORTS`] of every other, over both families.
 pub(crate) fn all_attempts(facts: &Facts) -> Vec<Attempt> {
+    attempts(facts, &PORTS)
+}
+
+/// Every pod to these ports of every other, over both families.
+pub(crate) fn attempts(facts: &Facts, ports: &[&str]) -> Vec<Attempt> {
     let mut attempts = Vec::new();
     for from in &facts.pods {
         for to in facts.pods.iter().filter(|to| to.key != from.key) {
             for (source, address) in from.addresses.iter().zip(&to.addresses) {
-                attempts.extend(PORTS.map(|port| {
+                attempts.extend(ports.iter().map(|port| {
                     let port: Port = port.parse().unwrap();
                     Attempt {
-                        from: from.key.clone(),
+                        from: Place::Pod(from.key.clone()),
                         source: source.parse().unwrap(),
                         door: Door {
                             protocol: port.protocol,
@@ -179,16 +197,16 @@ pub(crate) fn all_attempts(facts: &Facts) -> Vec<Attempt> {
     attempts
 }
 
-/// Tries connections, those of different pods at once; which are answered.
+/// Tries connections, those from different places at once; which are answered.
 pub(crate) async fn try_all(lab: &Lab, attempts: &[Attempt], patience: Duration) -> Vec<bool> {
-    let mut by_pod: BTreeMap<&PodKey, Vec<usize>> = BTreeMap::new();
+    let mut by_place: BTreeMap<&Place, Vec<usize>> = BTreeMap::new();
     for (index, attempt) in attempts.iter().enumerate() {
-        by_pod.entry(&attempt.from).or_default().push(index);
+        by_place.entry(&attempt.from).or_default().push(index);
     }
     let mut answered = vec![false; attempts.len()];
-    let tried = by_pod.into_iter().map(|(pod, indices)| async move {
+    let tried = by_place.into_iter().map(|(place, indices)| async move {
         let doors: Vec<Door> = indices.iter().map(|index| attempts[*index].door).collect();
-        let found = knock(lab, &Place::Pod(pod.clone()), &doors, patience).await?;
+        let found = knock(lab, place, &doors, patience).await?;
         anyhow::Ok((indices, found))
     });
     for (indices, found) in try_join_all(tried).await.unwrap() {
@@ -223,7 +241,7 @@ pub(crate) async fn differences(lab: &Lab, attempts: &[Attempt], settle: Duratio
     let passing = attempts.iter().filter(|attempt| allowed(attempt)).count();
     let words = open.iter().map(|attempt| {
         let verdict = verdict(&rules, &attempt.flow());
-        format!("{} from {}: {verdict:?}", attempt.flow(), attempt.from)
+        format!("{} from {:?}: {verdict:?}", attempt.flow(), attempt.from)
     });
     (words.collect(), passing)
 }

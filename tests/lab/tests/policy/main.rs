@@ -4,6 +4,7 @@
 
 mod changes;
 mod established;
+mod guide;
 mod hosts;
 mod lingering;
 mod outages;

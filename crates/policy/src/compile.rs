@@ -8,7 +8,7 @@ use warren_model::Refusal;
 use crate::cache::Cache;
 use crate::cluster::{Cluster, Failsafe};
 use crate::index::{Index, What};
-use crate::invalid::{Invalid, OnInvalid, Problem};
+use crate::invalid::{Invalid, OnInvalid};
 use crate::policy::{
     DEFAULT_TIER, Decision, Direction, Entity, Order, Policy, PolicyKind, PolicyRule, Port, Tier, TierEnd,
 };
@@ -188,7 +188,7 @@ fn in_order<'a>(input: &Input<'a>, tiers: &Tiers<'_>) -> (Vec<Entry<'a>>, Vec<Re
                 policy: Cow::Borrowed(policy),
                 refused: false,
             }),
-            None => refuse(&mut entries, &without_tier(policy)),
+            None => refuse(&mut entries, &Invalid::of_unknown_tier(policy)),
         }
     }
     for invalid in input.invalid {
@@ -211,20 +211,6 @@ fn place<'e>(entry: &'e Entry<'_>) -> impl Ord + 'e {
         &id.namespace,
         id.kind,
     )
-}
-
-fn without_tier(policy: &Policy) -> Invalid {
-    Invalid {
-        id: policy.id.clone(),
-        problem: Problem::UnknownTier {
-            tier: policy.tier.clone(),
-        },
-        tier: policy.tier.clone(),
-        order: policy.order,
-        subject: policy.subject.clone(),
-        ingress: policy.ingress.is_some(),
-        egress: policy.egress.is_some(),
-    }
 }
 
 /// The policies that one member meets: rank of the tier, position of the policy.

@@ -54,6 +54,21 @@ impl Invalid {
         }
     }
 
+    /// One in a tier that there is not. Nobody knows what it would have come before there.
+    pub fn of_unknown_tier(policy: &Policy) -> Self {
+        Self {
+            id: policy.id.clone(),
+            problem: Problem::UnknownTier {
+                tier: policy.tier.clone(),
+            },
+            tier: policy.tier.clone(),
+            order: policy.order,
+            subject: policy.subject.clone(),
+            ingress: policy.ingress.is_some(),
+            egress: policy.egress.is_some(),
+        }
+    }
+
     /// For event, metric and status.
     pub fn refusal(&self) -> Refusal {
         Refusal::new(self.id.to_string(), self.problem.code(), self.problem.to_string())
@@ -153,7 +168,7 @@ pub enum Problem {
         cidr: String,
     },
     /// A tier that there is not.
-    #[error("there is no tier {tier:?}")]
+    #[error("spec.tier: there is no tier {tier:?}; leave it out, or use {DEFAULT_TIER:?}")]
     UnknownTier {
         /// Its name.
         tier: String,

@@ -8,6 +8,7 @@ use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use warren_model::{PodName, Refusal};
+use warren_policy::policy::DEFAULT_TIER;
 use warren_policy::warren::{HostEndpointSpec, NetworkSetSpec, PolicySpec};
 use warren_policy::{
     HostEndpoint, Invalid, Labels, NamedPort, Namespace, NetworkSet, Pod, Policy, PolicyId, PolicyKind,
@@ -77,14 +78,24 @@ pub fn kubernetes_policy(mut object: DynamicObject) -> ReadPolicy {
 pub fn warren_policy(mut object: DynamicObject) -> ReadPolicy {
     let id = id(&object, PolicyKind::Warren);
     let spec = spec_of::<PolicySpec>(&mut object, &id)?;
-    warren::check(id.namespace.as_deref().unwrap_or_default(), &id.name, &spec)
+    warren::check(id.namespace.as_deref().unwrap_or_default(), &id.name, &spec).and_then(of_known_tier)
 }
 
 /// Reads a GlobalNetworkPolicy.
 pub fn global_policy(mut object: DynamicObject) -> ReadPolicy {
     let id = id(&object, PolicyKind::Global);
     let spec = spec_of::<PolicySpec>(&mut object, &id)?;
-    warren::check_global(&id.name, &spec)
+    warren::check_global(&id.name, &spec).and_then(of_known_tier)
+}
+
+/// There is one tier, and no kind of object to make others with. Refused here and not first where policies are compiled, because
+/// from here each refusal finds its way to Event, metric and status.
+fn of_known_tier(policy: Policy) -> ReadPolicy {
+    if policy.tier == DEFAULT_TIER {
+        Ok(policy)
+    } else {
+        Err(Box::new(Invalid::of_unknown_tier(&policy)))
+    }
 }
 
 /// Reads a NetworkSet, or where the object has no namespace a GlobalNetworkSet. What cannot be read as a set at all is empty.

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use warren_policy::invalid::Problem;
+use warren_policy::{Cluster, Input, compile};
 
 use super::*;
 
@@ -183,5 +184,43 @@ fn a_host_endpoint_is_read_or_refused_by_name() {
             (None, "HostEndpoint/h"),
             "{spec}"
         );
+    }
+}
+
+#[test]
+fn a_policy_in_a_tier_that_there_is_not_is_refused_before_it_is_compiled() {
+    let spec =
+        |tier: Value| json!({"tier": tier, "selector": "app == 'db'", "ingress": [{"action": "Allow"}]});
+    for (metadata, read) in [
+        (
+            json!({"namespace": "shop", "name": "p"}),
+            warren_policy as fn(DynamicObject) -> ReadPolicy,
+        ),
+        (json!({"name": "p"}), global_policy),
+    ] {
+        let of_tier = |tier: Value| read(object(metadata.clone(), spec(tier)));
+        for known in [json!("default"), Value::Null] {
+            assert_eq!(of_tier(known).unwrap().tier, DEFAULT_TIER);
+        }
+        let invalid = of_tier(json!("security")).unwrap_err();
+        let refusal = invalid.refusal();
+        assert_eq!(refusal.code, "policy-unknown-tier");
+        assert_eq!(refusal.object, invalid.id.to_string());
+        assert_eq!(
+            refusal.message,
+            "spec.tier: there is no tier \"security\"; leave it out, or use \"default\""
+        );
+        // It is compiled to what it was before it was refused here.
+        let (policies, cluster) = ([of_tier(json!("default")).unwrap()], Cluster::default());
+        let there = Policy {
+            tier: "security".to_owned(),
+            ..policies[0].clone()
+        };
+        let by_compile = compile(&Input::new(&[there], &cluster));
+        let mut input = Input::new(&[], &cluster);
+        let invalid = [*invalid];
+        input.invalid = &invalid;
+        assert_eq!(compile(&input), by_compile);
+        assert_eq!(by_compile.refusals, [refusal]);
     }
 }

@@ -162,6 +162,57 @@ async fn what_cannot_be_honoured_is_told_and_its_pods_fail_as_the_mesh_says() {
 }
 
 #[tokio::test]
+async fn a_policy_in_a_tier_that_there_is_not_is_told_like_any_other() {
+    let pods = [
+        ("shop", "web", "node1", json!({"app": "web"})),
+        ("shop", "db", "node1", json!({"app": "db"})),
+    ];
+    let Some(lab) = scene(1, &pods).await else { return };
+    let facts = lab.facts().await.unwrap();
+    let to_db = [door(&facts, "shop", "db", 0, "udp:53")];
+    let patience = std::time::Duration::from_millis(400);
+    let is_open = async || {
+        knock(&lab, &place("shop", "web"), &to_db, patience)
+            .await
+            .unwrap()
+            == [true]
+    };
+    until("all to be open", async || is_open().await).await;
+    let lost = Object::global(
+        "lost",
+        json!({"tier": "security", "selector": "app == 'db'", "ingress": [{"action": "Allow"}]}),
+    );
+    lost.apply(&lab).await;
+    until("its pods to be closed", async || !is_open().await).await;
+    let status = status_when(&lab, "the refusal", |status| {
+        let refusals = status["nodes"][0]["agent"]["refusals"].as_array();
+        refusals.is_some_and(|all| all.iter().any(|it| it["object"] == "GlobalNetworkPolicy/lost"))
+    })
+    .await;
+    let refusals = status["nodes"][0]["agent"]["refusals"].to_string();
+    assert!(
+        refusals.contains("there is no tier") && refusals.contains("leave it out"),
+        "{refusals}"
+    );
+    until("the metric", async || {
+        metric(&lab, "node1", "warren_refusals{code=\"policy-unknown-tier\"}").await == Some(1)
+    })
+    .await;
+    let kubectl = async |what: &[&str]| {
+        let kubeconfig = lab.kubeconfig_inside();
+        let argv = [&["kubectl", "--kubeconfig", &kubeconfig, "get"], what].concat();
+        lab.run(Place::Root, &argv).await.unwrap().stdout
+    };
+    until("the Event", async || {
+        let events = kubectl(&["events", "--all-namespaces"]).await;
+        events.contains("globalnetworkpolicy/lost") && events.contains("PolicyUnknownTier")
+    })
+    .await;
+    lost.delete(&lab).await;
+    until("all to be open again", async || is_open().await).await;
+}
+
+#[tokio::test]
 async fn a_pods_first_packet_meets_its_policy_and_one_nobody_knows_gets_nothing_through() {
     let pods = [("shop", "web", "node2", json!({"app": "web"}))];
     let Some(lab) = scene(2, &pods).await else { return };

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`labels`], [`selector`] | labels, and the expressions that select by them |
 //! | [`protocol`], [`flow`] | protocols, ports, ICMP; the opening packet of a connection |
+//! | [`packet`] | the headers of a packet, read to such a flow |
 //! | [`cluster`] | pods, namespaces, network sets, host endpoints |
 //! | [`policy`], [`query`] | a policy as every kind of object is read to, and whom it speaks of |
 //! | [`spec`] | pieces of API objects that both groups share |
@@ -34,6 +35,7 @@ mod index;
 pub mod invalid;
 pub mod kubernetes;
 pub mod labels;
+pub mod packet;
 pub mod policy;
 pub mod protocol;
 pub mod query;

@@ -19,7 +19,7 @@ use warren_ipam::Owner;
 use warren_kernel::{Kernel, KernelEvent, sysctl};
 use warren_keymgr::KeyStore;
 use warren_model::status::{DropCount, PlanReport, PlannedStep};
-use warren_model::{Accord, NodeName, PathKind};
+use warren_model::{Accord, NodeName, PathKind, Refusal};
 use warren_plan::{Cluster, Guard, InForce, Local, Step, accord, compute, diff};
 use warren_telemetry::{Drain, Heartbeat};
 
@@ -66,6 +66,8 @@ pub struct Parts {
     pub known_keys: KnownKeys,
     /// On which paths packets of full size are lost.
     pub mtu_holes: watch::Receiver<Holes>,
+    /// Why denied flows cannot be logged, where they should be.
+    pub no_denied_log: watch::Receiver<Option<Refusal>>,
     /// What the loop counts.
     pub metrics: PassMetrics,
 }
@@ -130,6 +132,7 @@ impl Reconciler {
                 () = drain.drained() => return,
                 Ok(()) = self.parts.snapshots.changed() => changed = true,
                 Ok(()) = self.parts.mtu_holes.changed() => changed = true,
+                Ok(()) = self.parts.no_denied_log.changed() => changed = true,
                 Some(request) = self.requests.recv() => asked.push(request),
                 Some(event) = events.next() => match event {
                     KernelEvent::Network => pace.event(Instant::now()),
@@ -215,6 +218,7 @@ impl Reconciler {
         // Only a pass takes note of a change. A look that did would leave it to wait for the next resync.
         self.parts.snapshots.mark_unchanged();
         self.parts.mtu_holes.mark_unchanged();
+        self.parts.no_denied_log.mark_unchanged();
         let started = Instant::now();
         let mut leaked = Vec::new();
         let mut view = self.look(&mut leaked).await;
@@ -266,10 +270,12 @@ impl Reconciler {
     async fn fill(&mut self, view: &mut View, leaked: &mut Vec<Owner>) -> anyhow::Result<()> {
         let parts = &mut self.parts;
         parts.known_keys.judge(view, &parts.node);
+        let mut refusals = view.snapshot.refusals.clone();
+        refusals.extend(parts.no_denied_log.borrow().clone());
         let cluster = Cluster {
             nodes: view.snapshot.nodes.clone(),
             mesh: view.snapshot.mesh.clone(),
-            refusals: view.snapshot.refusals.clone(),
+            refusals,
         };
         // The kernel first, the attachments after: a veth that is seen here has its attachment recorded by then.
         let (observed, drops) = parts.kernel.observe_with_drops(&[]).await?;

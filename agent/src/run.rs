@@ -137,6 +137,7 @@ pub async fn run(config: Config) -> Result<()> {
 
     let (drain_signal, drain) = DrainSignal::new();
     let (mtu_found, mtu_holes) = watch::channel(Holes::default());
+    let (cannot_log, no_denied_log) = watch::channel(None);
     let (reconciler, handle) = Reconciler::new(Parts {
         node: node.clone(),
         kernel: Arc::clone(&kernel),
@@ -151,6 +152,7 @@ pub async fn run(config: Config) -> Result<()> {
         endpoints,
         known_keys: KnownKeys::open(config.state_dir.join("known-keys.json"), metrics.keys),
         mtu_holes,
+        no_denied_log,
         metrics: metrics.pass,
     });
     let follower = Follower::new(
@@ -173,6 +175,7 @@ pub async fn run(config: Config) -> Result<()> {
         watches: watches.health(),
         metrics: metrics.policy,
         gate: readiness.gate("policy-in-force"),
+        cannot_log,
     });
     let (known, steward_known) = watch::channel(None);
     let steward = Steward::new(StewardConfig {

@@ -185,7 +185,7 @@ async fn sweep_kernel(record: &mut Record, state_dir: &Path) -> bool {
     for leftover in left {
         match leftover.why {
             KernelError::Sysctl(_) => sysctls_are_restored = false,
-            KernelError::Guard(_) | KernelError::Connections(_) => {}
+            KernelError::Guard(_) | KernelError::Connections(_) | KernelError::PacketLog(_) => {}
             KernelError::Netlink(_) | KernelError::LaneStep(_) | KernelError::NotOurs(_) => {
                 carries_traffic = true;
             }

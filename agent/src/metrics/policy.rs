@@ -22,6 +22,8 @@ pub struct PolicyMetrics {
     failures: Counter,
     connections_cut: Counter,
     denied: Family<DenialLabels, Gauge>,
+    denied_logged: Counter,
+    denied_unlogged: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +45,8 @@ impl PolicyMetrics {
             failures: Counter::default(),
             connections_cut: Counter::default(),
             denied: Family::default(),
+            denied_logged: Counter::default(),
+            denied_unlogged: Counter::default(),
         };
         registry.register(
             "policy_update_duration_seconds",
@@ -67,6 +71,16 @@ impl PolicyMetrics {
             help,
             &["policy", "rule"],
             metrics.denied.clone(),
+        );
+        registry.register(
+            "policy_denied_logged_flows",
+            "Lines that were written for denied flows; none unless spec.policy.logDenied is on",
+            metrics.denied_logged.clone(),
+        );
+        registry.register(
+            "policy_denied_unlogged_packets",
+            "Denied packets without a line of their own while spec.policy.logDenied is on: more of a flow that has one, beyond the limits, or lost",
+            metrics.denied_unlogged.clone(),
         );
         metrics
     }
@@ -94,6 +108,16 @@ impl PolicyMetrics {
     /// Counts connections that were cut.
     pub fn cut(&self, connections: usize) {
         self.connections_cut.inc_by(count(connections));
+    }
+
+    /// Counts a line for a denied flow.
+    pub fn logged(&self) {
+        self.denied_logged.inc();
+    }
+
+    /// Counts denied packets that have no line.
+    pub fn unlogged(&self, packets: u64) {
+        self.denied_unlogged.inc_by(packets);
     }
 
     /// Shows what was denied. Series of rules that are no more go.

@@ -5,6 +5,7 @@
 //! force stays so when the agent ends, and while the API server cannot be reached.
 
 mod cutter;
+mod denied;
 mod handle;
 mod world;
 
@@ -18,9 +19,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use warren_cluster::{HealthReader, PolicySnapshot, Snapshot, WatchKind};
 use warren_kernel::Kernel;
-use warren_kernel::policy::{Denial, Table, render};
+use warren_kernel::policy::{Denial, Table, render, render_logged};
 use warren_model::mesh::{Mesh, OnInvalid};
-use warren_model::{NodeName, OverlayMode};
+use warren_model::{NodeName, OverlayMode, Refusal};
 use warren_policy::cluster::Failsafe;
 use warren_policy::{Compiler, Input, Reach, RuleSet};
 use warren_telemetry::{Drain, Gate, Heartbeat};
@@ -29,6 +30,8 @@ use crate::attachments::SharedAttachments;
 use crate::metrics::PolicyMetrics;
 use crate::ready::waited_for;
 use cutter::Judge;
+use denied::DeniedLog;
+pub use denied::NO_DENIED_LOG;
 pub use handle::{Admission, PolicyHandle};
 use handle::{Newcomer, Request};
 use world::World;
@@ -60,6 +63,8 @@ pub struct Parts {
     pub metrics: PolicyMetrics,
     /// Opened once policy is in force.
     pub gate: Gate,
+    /// Told why denied flows cannot be logged, where they should be.
+    pub cannot_log: watch::Sender<Option<Refusal>>,
 }
 
 /// The loop, ready to run.
@@ -71,6 +76,7 @@ pub struct Enforcer {
     compiler: Compiler,
     judge: watch::Sender<Option<Judge>>,
     denials: BTreeMap<String, Denial>,
+    denied: DeniedLog,
     waiting: Vec<Newcomer>,
 }
 
@@ -86,6 +92,7 @@ impl Enforcer {
             in_force,
             judge: watch::Sender::new(None),
             denials: BTreeMap::new(),
+            denied: DeniedLog::new(parts.node.clone(), parts.cannot_log.clone()),
             waiting: Vec::new(),
             parts,
         };
@@ -120,15 +127,22 @@ impl Enforcer {
     async fn wait(&mut self, alterations: &mut (impl Stream<Item = ()> + Unpin), due: Instant) -> bool {
         let patience = self.waiting.iter().map(|it| it.deadline).min();
         let due = patience.map_or(due, |deadline| due.min(deadline));
-        tokio::select! {
-            Ok(()) = self.parts.policy.changed() => {}
-            Ok(()) = self.parts.snapshots.changed() => {}
-            Some(request) = self.requests.recv() => self.take(request),
-            Some(()) = alterations.next() => {}
-            () = sleep_until(due) => {}
-            else => return false,
+        loop {
+            tokio::select! {
+                Ok(()) = self.parts.policy.changed() => return true,
+                Ok(()) = self.parts.snapshots.changed() => return true,
+                Some(request) = self.requests.recv() => {
+                    self.take(request);
+                    return true;
+                }
+                Some(()) = alterations.next() => return true,
+                packets = self.denied.read() => {
+                    self.denied.write(packets, self.world.cluster(), &self.parts.metrics);
+                }
+                () = sleep_until(due) => return true,
+                else => return false,
+            }
         }
-        true
     }
 
     /// Takes what comes together with the reason, for a moment; a pod that waits is not kept waiting.
@@ -196,13 +210,24 @@ impl Enforcer {
 
     async fn update(&mut self, policy: &PolicySnapshot, mesh: &Snapshot) -> anyhow::Result<()> {
         let own = own_addresses(&self.parts.kernel).await?;
+        let is_wanted = mesh.mesh.policy.log_denied;
+        self.denied.turn(is_wanted, &self.parts.kernel).await;
         let attached = self.parts.attachments.all();
         let (rules, table) = tokio::task::block_in_place(|| {
             self.world.update(policy, mesh, &attached, &own);
             self.compiled(policy, &mesh.mesh)
         });
         self.denials.clone_from(table.denials());
-        let written = self.parts.kernel.install_policy(table).await?;
+        self.denied.learn(&self.denials);
+        let written = match self.parts.kernel.install_policy(table).await {
+            Ok(written) => written,
+            Err(error) => {
+                // Maybe it is for the log: the next attempt is made without.
+                let error = anyhow::Error::from(error);
+                self.denied.give_up(&error);
+                return Err(error);
+            }
+        };
         tracing::debug!(
             ?written,
             endpoints = rules.endpoints.len(),
@@ -238,6 +263,11 @@ impl Enforcer {
             failsafe: failsafe(mesh),
             reach: Reach::Node(self.parts.node.clone()),
         });
+        let render = if self.denied.is_on() {
+            render_logged
+        } else {
+            render
+        };
         let table = render(&rules);
         (rules, table)
     }
@@ -261,9 +291,12 @@ impl Enforcer {
         }
     }
 
-    async fn read_counters(&self) {
+    async fn read_counters(&mut self) {
         match self.parts.kernel.policy_counters().await {
-            Ok(counters) => self.parts.metrics.denied(&self.denials, &counters),
+            Ok(counters) => {
+                self.parts.metrics.denied(&self.denials, &counters);
+                self.denied.count(&counters, &self.denials, &self.parts.metrics);
+            }
             Err(error) => tracing::debug!(%error, "cannot read what policy has denied"),
         }
     }

@@ -8,10 +8,12 @@ use warren_cluster::schedule::notice;
 use warren_keymgr::trust;
 use warren_model::Refusal;
 
+use crate::policy::NO_DENIED_LOG;
 use crate::view::View;
 
 /// What depends on the node that finds it, or on its clock: another need not see it.
-const SEEN_BY_SOME: [&str; 4] = [
+const SEEN_BY_SOME: [&str; 5] = [
+    NO_DENIED_LOG,
     "mtu-below-ipv6",
     "no-common-family",
     ROTATION_BEGUN,

@@ -184,6 +184,7 @@ fn keys(reader: &mut Reader<'_>, default: Keys) -> Keys {
 fn policy(reader: &mut Reader<'_>, default: PolicySettings) -> PolicySettings {
     let on_invalid = reader.field("spec.policy.onInvalid", "closed or open");
     let established = reader.field("spec.policy.established", "keep or cut");
+    let log_denied = reader.field("spec.policy.logDenied", "true or false");
     PolicySettings {
         on_invalid: on_invalid.map_or(default.on_invalid, |it| match it {
             OnInvalidSpec::Closed => OnInvalid::Closed,
@@ -193,6 +194,7 @@ fn policy(reader: &mut Reader<'_>, default: PolicySettings) -> PolicySettings {
             EstablishedSpec::Keep => Established::Keep,
             EstablishedSpec::Cut => Established::Cut,
         }),
+        log_denied: log_denied.unwrap_or(default.log_denied),
     }
 }
 

@@ -34,7 +34,7 @@ fn every_field_is_read() {
             "pinning": "strict", "accepted": [ACCEPTED], "revoked": [REVOKED],
         },
         "natOutgoing": false,
-        "policy": {"onInvalid": "open", "established": "keep"},
+        "policy": {"onInvalid": "open", "established": "keep", "logDenied": true},
         "podNetworks": ["10.244.0.0/16", "fd00:10:244::/48", "10.244.0.0/16"],
     });
     let expected = Mesh {
@@ -62,6 +62,7 @@ fn every_field_is_read() {
         policy: PolicySettings {
             on_invalid: OnInvalid::Open,
             established: Established::Keep,
+            log_denied: true,
         },
         pod_networks: vec![
             "10.244.0.0/16".parse().unwrap(),
@@ -138,6 +139,7 @@ fn each_wrong_field_is_named() {
             json!({"policy": {"established": true}}),
             "spec.policy.established",
         ),
+        (json!({"policy": {"logDenied": "yes"}}), "spec.policy.logDenied"),
         (json!({"podNetworks": "10.0.0.0/8"}), "spec.podNetworks"),
         (json!({"podNetworks": ["10.0.0.1/8"]}), "spec.podNetworks"),
         (json!({"podNetworks": ["0.0.0.0/0"]}), "spec.podNetworks"),

@@ -248,6 +248,9 @@ pub struct PolicySettingsSpec {
     /// What becomes of connections that a change of policy forbids. `cut`: they end within a second. `keep`: they go on
     /// until they end by themselves.
     pub established: EstablishedSpec,
+    /// Whether each agent writes a line to its log for a flow that policy denies on its node: both ends by name, the policy
+    /// and its rule. At most 100 lines in 10 seconds; what goes beyond is counted.
+    pub log_denied: bool,
 }
 
 /// `spec.policy.onInvalid`.
@@ -317,6 +320,7 @@ impl Default for PolicySettingsSpec {
         Self {
             on_invalid: OnInvalidSpec::Closed,
             established: EstablishedSpec::Cut,
+            log_denied: false,
         }
     }
 }

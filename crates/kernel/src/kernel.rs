@@ -14,9 +14,10 @@ use crate::events::KernelEvent;
 use crate::guard::{DropCounter, GuardError};
 use crate::links::is_ours;
 use crate::netlink::{Netlink, NetlinkError};
+use crate::packet_log::PacketLog;
 use crate::policy::{self, Written};
 use crate::sysctl::{self, Record, SysctlError};
-use crate::{addresses, connections, events, guard, links, neighbours, routes, underlay};
+use crate::{addresses, connections, events, guard, links, neighbours, packet_log, routes, underlay};
 
 /// What a [`Kernel`] is made from.
 #[derive(Debug, Clone)]
@@ -53,6 +54,12 @@ pub enum KernelError {
         "cannot read or mark tracked connections: this takes CAP_NET_ADMIN and a kernel with nf_conntrack_netlink"
     )]
     Connections(#[source] std::io::Error),
+    /// The log of denied packets.
+    #[error(
+        "cannot read logged packets: this takes CAP_NET_ADMIN, a kernel with nfnetlink_log, and no other reader of log group {}",
+        packet_log::GROUP
+    )]
+    PacketLog(#[source] std::io::Error),
     /// A step about a lane came here, and whether its device is the kernel's or userspace is not known here.
     #[error("{0} is made and configured by its device, not here")]
     LaneStep(Lane),
@@ -68,7 +75,7 @@ impl KernelError {
             Self::Netlink(error) => error.is_transient(),
             Self::Sysctl(error) => error.is_transient(),
             Self::Guard(error) => error.is_transient(),
-            Self::Connections(_) => true,
+            Self::Connections(_) | Self::PacketLog(_) => true,
             Self::LaneStep(_) | Self::NotOurs(_) => false,
         }
     }
@@ -209,6 +216,16 @@ impl Kernel {
     /// What network policy has denied, by the counter's name.
     pub async fn policy_counters(&self) -> Result<Vec<DropCounter>, KernelError> {
         Ok(self.policy.counters().await?)
+    }
+
+    /// Becomes the reader of what a table made by [`policy::render_logged`] logs.
+    ///
+    /// # Errors
+    /// There is another reader, or the kernel cannot log: then such a table might be refused as well.
+    pub async fn packet_log(&self) -> Result<PacketLog, KernelError> {
+        let log = PacketLog::open().map_err(KernelError::PacketLog)?;
+        guard::check_script(&self.config.nft, &packet_log::trial(), "try a rule that logs").await?;
+        Ok(log)
     }
 
     /// Looks at all connections that the kernel tracks and cuts those that are forbidden; those that were cut and are not forbidden

@@ -11,6 +11,7 @@
 //! | [`sysctl`] | values below `/proc/sys/net`, and the record of what they were before us |
 //! | [`guard`] | the fail-closed nft table, and who else changes it |
 //! | [`policy`] | network policy as an nft table, kept in force |
+//! | [`packet_log`] | the packets that rules log |
 //! | [`connections`] | what the kernel tracks, and what policy forbids of it |
 //! | [`underlay`] | addresses of interfaces that are not ours, and others' routes |
 //! | [`echo`] | ICMP echo of a given size to many addresses at once |
@@ -38,6 +39,7 @@ pub mod links;
 pub mod neighbours;
 pub mod netlink;
 pub mod netns;
+pub mod packet_log;
 pub mod policy;
 pub mod routes;
 pub mod sysctl;
@@ -51,6 +53,7 @@ pub use guard::{DropCounter, GuardError};
 pub use kernel::{Kernel, KernelConfig, KernelError};
 pub use netlink::NetlinkError;
 pub use netns::{Namespace, NamespaceError, in_namespace};
+pub use packet_log::{LoggedPacket, PacketLog};
 pub use sysctl::SysctlError;
 pub use uninstall::{Leftover, Sweep};
 pub use veth::{Difference, PodLink, VethError};

@@ -171,6 +171,8 @@ pub struct PolicySettings {
     pub on_invalid: OnInvalid,
     /// What becomes of connections that a change of policy forbids.
     pub established: Established,
+    /// Whether agents log the flows that policy denies, as far as limits let them.
+    pub log_denied: bool,
 }
 
 /// `spec.policy.onInvalid`.

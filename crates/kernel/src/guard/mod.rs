@@ -277,12 +277,20 @@ async fn list(nft: &Path) -> Result<Option<Listing>, GuardError> {
 }
 
 pub(crate) async fn run_script(nft: &Path, text: &str) -> Result<(), GuardError> {
-    let output = run(nft, &["--file", "-"], text).await?;
+    accepted(run(nft, &["--file", "-"], text).await?, "change the rules")
+}
+
+/// Whether nft and the kernel would take a script; nothing is changed.
+pub(crate) async fn check_script(nft: &Path, text: &str, act: &'static str) -> Result<(), GuardError> {
+    accepted(run(nft, &["--check", "--file", "-"], text).await?, act)
+}
+
+fn accepted(output: Output, act: &'static str) -> Result<(), GuardError> {
     if output.status.success() {
         return Ok(());
     }
     Err(GuardError::Refused {
-        act: "change the rules",
+        act,
         message: first_lines(&output.stderr),
     })
 }

@@ -9,9 +9,9 @@ use warren_policy::ruleset::{Endpoint, EndpointName};
 use warren_policy::{Decision, Direction, PortRange, RuleSet};
 
 use super::names::Names;
-use super::parts::{address_type, deny, version};
+use super::parts::{address_type, denied, deny, version};
 use super::rule::numbers;
-use super::table::{CUT, Chain, DENIED, Denial, Set, SetKind, Table, UNKNOWN_POD};
+use super::table::{CUT, Chain, Denial, Set, SetKind, Table, UNKNOWN_POD};
 
 /// The bit of a connection's mark that says that it is cut: what belongs to it is dropped, in both directions.
 pub const CUT_MARK: u32 = 0x0100_0000;
@@ -58,16 +58,7 @@ pub(super) fn pods(table: &mut Table, rules: &RuleSet, names: &Names) {
             table.sets.insert(format!("{direction}-{v}"), map);
         }
     }
-    for (counter, rule) in [
-        (UNKNOWN_POD, "its pod is not known yet"),
-        (CUT, "policy forbids it since it was opened"),
-    ] {
-        let denial = Denial {
-            policy: String::new(),
-            rule: rule.to_owned(),
-        };
-        table.counters.insert(counter.to_owned(), denial);
-    }
+    let unknown_pod = denied(table, UNKNOWN_POD, because("its pod is not known yet"));
     for (name, hook, priority, direction) in [
         ("from-pods", "forward", -10, Direction::Egress),
         ("from-pods-to-node", "input", -10, Direction::Egress),
@@ -77,7 +68,7 @@ pub(super) fn pods(table: &mut Table, rules: &RuleSet, names: &Names) {
             Direction::Egress => ("saddr", "iifname"),
             Direction::Ingress => ("daddr", "oifname"),
         };
-        let mut rules = opening();
+        let mut rules = opening(table);
         rules.extend([
             // A pod's neighbours are no peers.
             "ip6 hoplimit 255 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned(),
@@ -85,7 +76,7 @@ pub(super) fn pods(table: &mut Table, rules: &RuleSet, names: &Names) {
             "ip6 saddr . ip6 daddr @itself-v6 accept".to_owned(),
             format!("ip {field} vmap @{direction}-v4"),
             format!("ip6 {field} vmap @{direction}-v6"),
-            format!("{interface} {VETHS} counter name \"{UNKNOWN_POD}\" goto {DENIED}"),
+            format!("{interface} {VETHS} {unknown_pod}"),
         ]);
         base(table, name, hook, priority, rules);
     }
@@ -118,7 +109,7 @@ pub(super) fn hosts(table: &mut Table, rules: &RuleSet, names: &Names) {
             Direction::Ingress => ("daddr", "iifname"),
             Direction::Egress => ("saddr", "oifname"),
         };
-        let mut lines = opening();
+        let mut lines = opening(table);
         // The node and its own pods are left to themselves; what pods may send to it their egress says.
         lines.push(format!("{interface} \"lo\" accept"));
         lines.push(format!("{interface} {VETHS} accept"));
@@ -140,11 +131,20 @@ pub(super) fn hosts(table: &mut Table, rules: &RuleSet, names: &Names) {
 }
 
 /// What comes before any policy: connections that were cut, and those that were allowed when they were opened.
-fn opening() -> Vec<String> {
+fn opening(table: &mut Table) -> Vec<String> {
+    let cut = denied(table, CUT, because("policy forbids it since it was opened"));
     vec![
-        format!("ct mark & {CUT_MARK:#010x} == {CUT_MARK:#010x} counter name \"{CUT}\" goto {DENIED}"),
+        format!("ct mark & {CUT_MARK:#010x} == {CUT_MARK:#010x} {cut}"),
         "ct state established,related accept".to_owned(),
     ]
+}
+
+/// What is denied by no policy of anybody's.
+fn because(reason: &str) -> Denial {
+    Denial {
+        policy: String::new(),
+        rule: reason.to_owned(),
+    }
 }
 
 fn base(table: &mut Table, name: &str, hook: &str, priority: i32, rules: Vec<String>) {

@@ -22,5 +22,5 @@ mod table;
 
 pub use dispatch::CUT_MARK;
 pub use installed::Written;
-pub use render::render;
+pub use render::{render, render_logged};
 pub use table::{CUT, Denial, TABLE, Table, UNKNOWN_POD};

@@ -4,14 +4,33 @@ use warren_model::Family;
 use warren_model::fnv::fnv1a;
 
 use super::table::{DENIED, Denial, Table};
+use crate::packet_log::GROUP;
+
+/// How many packets of one denial are logged in a second, and at once after a while without any. A few a second tell what there is
+/// to tell; more would cost the node what a flood is meant to cost it.
+const LOGGED: (u32, u32) = (10, 20);
 
 /// What ends a rule that denies: it is counted under its name, and goes where all that is denied goes.
 pub(super) fn deny(table: &mut Table, denial: Denial) -> String {
     let text = format!("{} / {}", denial.policy, denial.rule);
     let name = format!("deny-{:016x}", fnv1a(&text));
     let comment = comment(&format!("{}, {}", denial.rule, denial.policy));
-    table.counters.insert(name.clone(), denial);
-    format!("counter name \"{name}\" goto {DENIED}{comment}")
+    format!("{}{comment}", denied(table, &name, denial))
+}
+
+/// Counts what is denied under a name and leads it to its end.
+///
+/// Where denials are logged they have a chain each, because a rule whose limit is exceeded does not match: what it should have
+/// denied would pass. The name tells who reads the log what denied the packet.
+pub(super) fn denied(table: &mut Table, name: &str, denial: Denial) -> String {
+    table.counters.insert(name.to_owned(), denial);
+    if !table.logs {
+        return format!("counter name \"{name}\" goto {DENIED}");
+    }
+    let (rate, burst) = LOGGED;
+    let log = format!("limit rate {rate}/second burst {burst} packets log prefix \"{name}\" group {GROUP}");
+    table.chain(name.to_owned(), vec![log, "drop".to_owned()]);
+    format!("counter name \"{name}\" goto {name}")
 }
 
 /// A comment, of what may stand in one: the names in it are whatever somebody chose.

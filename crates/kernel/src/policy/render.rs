@@ -24,8 +24,21 @@ use super::table::{DENIED, Denial, Set, SetKind, Table};
 /// Of two pods that claim one address the first with policies counts here, where [`warren_policy::verdict()`] asks both; so it is
 /// with host endpoints that mean the same interface, of which one that names it comes before one that means all.
 pub fn render(rules: &RuleSet) -> Table {
+    rendered(rules, false)
+}
+
+/// The same, with some of what is denied logged on its way to its end, by the name of its counter and to
+/// [`GROUP`](crate::packet_log::GROUP): a few packets a second of each denial. Whether anybody reads that does not matter.
+pub fn render_logged(rules: &RuleSet) -> Table {
+    rendered(rules, true)
+}
+
+fn rendered(rules: &RuleSet, logs: bool) -> Table {
     let names = Names::new(rules);
-    let mut table = Table::default();
+    let mut table = Table {
+        logs,
+        ..Table::default()
+    };
     table.chain(DENIED.to_owned(), vec!["drop".to_owned()]);
     for set in &rules.sets {
         address_set(&mut table, set);

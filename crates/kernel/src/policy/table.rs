@@ -26,6 +26,8 @@ pub struct Table {
     pub(super) chains: BTreeMap<String, Chain>,
     /// Counters of what is denied, by name.
     pub(super) counters: BTreeMap<String, Denial>,
+    /// Whether what is denied is logged on its way to its end.
+    pub(super) logs: bool,
 }
 
 /// Who denies.

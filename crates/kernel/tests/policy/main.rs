@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "the flows here are all that the places can send")]
 #[path = "../../../policy/tests/reading/clusters.rs"]
 mod clusters;
+mod logged;
 mod places;
 #[path = "../../../policy/tests/calico/policies.rs"]
 mod policies;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod changes;
+mod denied_log;
 mod established;
 mod guide;
 mod hosts;

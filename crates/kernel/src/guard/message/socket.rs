@@ -1,7 +1,7 @@
 //! A socket to the kernel's netfilter: messages out, messages in.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -31,6 +31,14 @@ impl NetfilterSocket {
         Ok(Self(descriptor))
     }
 
+    /// Takes what is there, without waiting.
+    ///
+    /// # Errors
+    /// `EWOULDBLOCK`: there is nothing; `ENOBUFS`: there was more than there is room for, and it is lost.
+    pub(crate) fn take(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+    }
+
     /// Sends a message, or a batch of them.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let kernel = NetlinkAddr::new(0, 0);
@@ -57,5 +65,11 @@ impl NetfilterSocket {
                 }
             }
         }
+    }
+}
+
+impl AsRawFd for NetfilterSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }

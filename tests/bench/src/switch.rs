@@ -53,7 +53,7 @@ pub(crate) async fn bench(rounds: u32) -> anyhow::Result<Report> {
 }
 
 /// Each with how many subnets its nodes are in, and what the Mesh is at first.
-fn suites() -> [(u8, Value, Vec<Named>); 6] {
+fn suites() -> [(u8, Value, Vec<Named>); 7] {
     [
         (1, switch::in_the_clear(), switch::encryption()),
         (1, switch::in_the_clear(), switch::overlay()),
@@ -61,6 +61,7 @@ fn suites() -> [(u8, Value, Vec<Named>); 6] {
         (1, json!({}), switch::fallback()),
         (1, json!({"fallback": "vxlan"}), switch::there_and_back()),
         (1, json!({}), switch::mtu()),
+        (1, switch::in_the_clear(), switch::vxlan_port()),
     ]
 }
 

@@ -138,6 +138,15 @@ pub fn ports() -> Vec<Named> {
     ]
 }
 
+/// Without encryption, from VXLAN on: its port, by way of encryption.
+pub fn vxlan_port() -> Vec<Named> {
+    let by_the_new_port = json!({"encryption": "none", "ports": {"vxlan": 4790}});
+    vec![
+        ("VXLAN left for WireGuard", spec(json!({}))),
+        ("VXLAN taken up by another port", spec(by_the_new_port)),
+    ]
+}
+
 fn spec(spec: Value) -> Change {
     Change::Spec(spec)
 }

@@ -6,7 +6,7 @@ mod support;
 
 use support::{lab, peers, status, status_when};
 use warren_lab::switch::{self, Named};
-use warren_lab::{Families, Lab, LabOptions, PodOptions};
+use warren_lab::{Families, Lab, LabOptions, Place, PodOptions};
 
 /// As much as the machine can do without losing packets for that alone.
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +161,20 @@ async fn the_mtu_is_changed_without_losing_a_packet() {
     switch::begin_with(&lab, &serde_json::json!({})).await.unwrap();
     nothing_is_lost(&lab, switch::mtu()).await;
     assert_eq!(lab.counts().await.unwrap().plaintext, 0);
+}
+
+#[tokio::test]
+async fn the_port_of_vxlan_is_changed_by_way_of_encryption_without_losing_a_packet() {
+    let Some(lab) = nodes(LabOptions::default()).await else {
+        return;
+    };
+    switch::begin_with(&lab, &switch::in_the_clear()).await.unwrap();
+    nothing_is_lost(&lab, switch::vxlan_port()).await;
+    let argv = ["ip", "-details", "link", "show", "warren-vx"];
+    for node in lab.facts().await.unwrap().nodes {
+        let shown = lab.run(Place::Node(node.name), &argv).await.unwrap().stdout;
+        assert!(shown.contains("dstport 4790"), "{shown}");
+    }
 }
 
 #[tokio::test]

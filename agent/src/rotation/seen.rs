@@ -178,6 +178,7 @@ mod tests {
         let route = Route {
             target: RouteTarget::Device(device.to_owned()),
             source: None,
+            mtu: None,
         };
         Observed {
             routes: BTreeMap::from([("10.244.9.0/24".parse().unwrap(), route)]),

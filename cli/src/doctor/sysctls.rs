@@ -121,6 +121,7 @@ mod tests {
         let route = Route {
             target: RouteTarget::Blackhole,
             source: None,
+            mtu: None,
         };
         marks
             .observed

@@ -95,8 +95,8 @@ pub struct MeshSpec {
     pub mtu: i32,
     /// What agents do about paths that lose packets of full size although small ones pass, as where a network takes less
     /// than the nodes' interfaces say. They find them with an echo request of full size to each peer in use, now and then.
-    /// `off`: they do not look. `report`: status and metrics name them. `lower`: also, pods get the MTU that comes
-    /// through, until full size does.
+    /// `off`: they do not look. `report`: status and metrics name them. `lower`: also, pods, and the routes of nodes to
+    /// that peer's pods, get the MTU that comes through, until full size does.
     pub mtu_probe: MtuProbeSpec,
     /// UDP ports of the nodes.
     #[schemars(extend("x-kubernetes-validations" = [PORTS_RULE]))]
@@ -148,7 +148,7 @@ pub enum MtuProbeSpec {
     Off,
     /// Black holes are named.
     Report,
-    /// And the pods' MTU is lowered.
+    /// And the MTU of pods, and of what nodes send to them, is lowered.
     Lower,
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,7 @@ impl Echo {
             Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
         };
         let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+        send_whole(&socket, family)?;
         socket.bind(&SocketAddr::new(any, 0).into())?;
         socket.set_read_timeout(Some(TICK))?;
         let [.., high, low] = std::process::id().to_be_bytes();
@@ -119,6 +121,34 @@ impl Echo {
             Err(error) if passes(error.kind()) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Has what is sent leave in one piece if the interface takes it, whatever a route or an earlier ICMP error says of the path
+/// (ip(7), `IP_PMTUDISC_PROBE`).
+fn send_whole(socket: &Socket, family: Family) -> io::Result<()> {
+    let (level, option, probe) = match family {
+        Family::V4 => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE),
+        Family::V6 => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_PROBE,
+        ),
+    };
+    // SAFETY: the descriptor is open as long as `socket` is borrowed, and the value is an int of the length that is told.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(&probe).cast(),
+            size_of_val(&probe) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

@@ -96,6 +96,7 @@ pub(crate) async fn set(netlink: &Netlink, net: IpNet, route: &Route) -> Result<
             let ahead = Route {
                 target: RouteTarget::Device(device.clone()),
                 source: None,
+                mtu: None,
             };
             let ahead = self::message(netlink, stone, &ahead, &act).await?;
             netlink
@@ -217,6 +218,11 @@ async fn message(
             .attributes
             .push(RouteAttribute::PrefSource(RouteAddress::from(source)));
     }
+    if let Some(mtu) = route.mtu {
+        message
+            .attributes
+            .push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    }
     Ok(message)
 }
 
@@ -242,12 +248,7 @@ fn to_foreign(route: &RouteMessage) -> Option<ForeignRoute> {
         match attribute {
             RouteAttribute::Oif(index) => interfaces.push(*index),
             RouteAttribute::MultiPath(hops) => interfaces.extend(hops.iter().map(|hop| hop.interface_index)),
-            RouteAttribute::Metrics(metrics) => {
-                mtu = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
-            }
+            RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
             _ => {}
         }
     }
@@ -260,7 +261,7 @@ fn to_foreign(route: &RouteMessage) -> Option<ForeignRoute> {
     Some(ForeignRoute {
         net: destination(route).or_else(default)?,
         metric: metric(route).unwrap_or_default(),
-        mtu: mtu.filter(|mtu| *mtu > 0),
+        mtu,
         interfaces: (!interfaces.is_empty()).then_some(interfaces)?,
     })
 }
@@ -277,7 +278,7 @@ fn destination(route: &RouteMessage) -> Option<IpNet> {
 /// The route in the plan's terms; `None` for what no plan asks for (several next hops, other types), which is then
 /// replaced as if it were missing.
 fn to_route(route: &RouteMessage, links: &[LinkEntry]) -> Option<Route> {
-    let (mut device, mut gateway, mut source) = (None, None, None);
+    let (mut device, mut gateway, mut source, mut mtu) = (None, None, None, None);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => {
@@ -288,6 +289,7 @@ fn to_route(route: &RouteMessage, links: &[LinkEntry]) -> Option<Route> {
             }
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
             RouteAttribute::MultiPath(_) | RouteAttribute::Via(_) => return None,
             _ => {}
         }
@@ -303,7 +305,15 @@ fn to_route(route: &RouteMessage, links: &[LinkEntry]) -> Option<Route> {
         RouteType::BlackHole => RouteTarget::Blackhole,
         _ => return None,
     };
-    Some(Route { target, source })
+    Some(Route { target, source, mtu })
+}
+
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    let mtu = metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    mtu.filter(|mtu| *mtu > 0)
 }
 
 fn metric(route: &RouteMessage) -> Option<u32> {

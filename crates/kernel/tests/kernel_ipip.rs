@@ -52,6 +52,7 @@ fn an_interface_is_made_and_seen_and_its_routes_name_the_hosts_that_packets_go_t
             let route = Route {
                 target: RouteTarget::OnLink(name(), [192, 0, 2, 2].into()),
                 source: Some([10, 244, 1, 1].into()),
+                mtu: None,
             };
             node.kernel
                 .apply(&Action::SetRoute(net, route.clone()))

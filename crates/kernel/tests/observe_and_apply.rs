@@ -22,7 +22,11 @@ fn vxlan(local: &str) -> Vxlan {
 }
 
 fn route(target: RouteTarget) -> Route {
-    Route { target, source: None }
+    Route {
+        target,
+        source: None,
+        mtu: None,
+    }
 }
 
 /// Applies a step to the kernel and to the model, twice, and compares what the kernel is with what the model says.
@@ -123,8 +127,14 @@ fn every_action_does_to_the_kernel_what_it_does_to_the_model() {
                 let with_source = Route {
                     target: RouteTarget::Device(name()),
                     source: Some(own),
+                    mtu: None,
                 };
-                steps.push(Action::SetRoute(net, with_source));
+                let lowered = Route {
+                    mtu: Some(1328),
+                    ..with_source.clone()
+                };
+                let raised = with_source.clone();
+                steps.extend([with_source, lowered, raised].map(|route| Action::SetRoute(net, route)));
             }
             steps.extend([
                 Action::SetRoute("10.244.9.0/24".parse().unwrap(), route(RouteTarget::Unreachable)),

@@ -32,6 +32,7 @@ async fn routes(node: &Node, link: &PodLink) {
         let route = Route {
             target: RouteTarget::Device(link.host_name.clone()),
             source: None,
+            mtu: None,
         };
         for action in [
             Action::SetNeighbour(link.host_name.clone(), *address, link.mac),

@@ -45,7 +45,14 @@ impl Traffic {
 }
 
 async fn set(kernel: &Kernel, net: IpNet, target: RouteTarget) {
-    let action = Action::SetRoute(net, Route { target, source: None });
+    let action = Action::SetRoute(
+        net,
+        Route {
+            target,
+            source: None,
+            mtu: None,
+        },
+    );
     kernel
         .apply(&action)
         .await
@@ -141,7 +148,8 @@ fn an_on_link_gateway_inside_its_own_prefix_can_take_over_from_a_lane() {
                     net,
                     Route {
                         target: vxlan,
-                        source: None
+                        source: None,
+                        mtu: None,
                     }
                 )]
             );

@@ -21,6 +21,7 @@ use crate::guard::Guard;
 use crate::handover;
 use crate::input::{Cluster, Local};
 use crate::lane::LaneConfig;
+use crate::mtu;
 use crate::path_choice::{PeerRoute, gateway, peer_address};
 use crate::state::{Desired, Route, RouteTarget};
 use chosen::Chosen;
@@ -71,8 +72,13 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
     };
     let sources: Vec<PodCidr> = own_cidrs.iter().filter(carried).copied().collect();
     refuse_ipv6_by_ipip(&peers, &mut refusals);
+    let (least, full_mtu) = (mtu::least(own_cidrs), links.full_mtu);
+    let lowered = |chosen: &Chosen<'_>| {
+        let mtu = chosen.lowered_mtu(&cluster.mesh, local, least);
+        mtu.filter(|mtu| *mtu < full_mtu)
+    };
     let mut desired = Desired {
-        routes: routes(local, own_cidrs, &sources, &peers, &guard.sealed),
+        routes: routes(local, own_cidrs, &sources, &peers, &guard.sealed, lowered),
         guard,
         lanes: configured(&lanes, &cluster.mesh, local, own_ips, &peers),
         addresses,
@@ -87,13 +93,13 @@ pub fn compute(cluster: &Cluster, local: &Local) -> Desired {
             .map(|chosen| {
                 (
                     chosen.peer.node.name.clone(),
-                    chosen.plan(&cluster.mesh, local, own_ips),
+                    chosen.plan(&cluster.mesh, local, own_ips, least),
                 )
             })
             .collect(),
         remote_networks,
         pod_mtu: links.pod_mtu,
-        full_mtu: links.full_mtu,
+        full_mtu,
         links: links.links,
         refusals: sorted(refusals),
     };
@@ -198,21 +204,28 @@ fn newest_in(lane: Lane, local: &Local) -> Option<Epoch> {
 
 /// A route for each pod network that is known. Those that only a lane may carry and that no peer has lead nowhere: the
 /// guard would drop what is sent there, but it can be flushed, and then only a route keeps it from the default route.
+/// `lowered`: the MTU of the way to a peer where that is less than its interface's.
 fn routes(
     local: &Local,
     own_cidrs: &[PodCidr],
     sources: &[PodCidr],
     peers: &[Chosen<'_>],
     sealed: &BTreeSet<IpNet>,
+    lowered: impl Fn(&Chosen<'_>) -> Option<u32>,
 ) -> BTreeMap<IpNet, Route> {
-    let plain = |target| Route { target, source: None };
+    let plain = |target| Route {
+        target,
+        source: None,
+        mtu: None,
+    };
     let mut routes = BTreeMap::new();
     for cidr in own_cidrs {
         routes.insert(cidr.net(), plain(RouteTarget::Blackhole));
     }
     for chosen in peers {
         for cidr in &chosen.peer.cidrs {
-            routes.insert(cidr.net(), remote_route(local, *cidr, sources, chosen));
+            let route = remote_route(local, *cidr, sources, chosen, lowered(chosen));
+            routes.insert(cidr.net(), route);
         }
     }
     // A claim that was refused may lie inside a pod CIDR that was accepted, and must not take a part out of it.
@@ -227,12 +240,19 @@ fn routes(
     routes
 }
 
-fn remote_route(local: &Local, cidr: PodCidr, sources: &[PodCidr], chosen: &Chosen<'_>) -> Route {
+fn remote_route(
+    local: &Local,
+    cidr: PodCidr,
+    sources: &[PodCidr],
+    chosen: &Chosen<'_>,
+    mtu: Option<u32>,
+) -> Route {
     let own = sources.iter().find(|own| own.family() == cidr.family());
     let source = own.map(|own| own.node_address());
     let unreachable = Route {
         target: RouteTarget::Unreachable,
         source: None,
+        mtu: None,
     };
     let target = match chosen.route() {
         Some(PeerRoute::Wireguard(key, _)) => RouteTarget::Device(key.epoch.lane().interface().to_owned()),
@@ -252,7 +272,7 @@ fn remote_route(local: &Local, cidr: PodCidr, sources: &[PodCidr], chosen: &Chos
         },
         Some(PeerRoute::Ipip(_)) | None => return unreachable,
     };
-    Route { target, source }
+    Route { target, source, mtu }
 }
 
 fn announcement(
@@ -306,11 +326,8 @@ fn refuse_foreign_addresses(local: &Local, own_cidrs: &[PodCidr], refusals: &mut
 
 /// The kernel takes IPv6 off an interface below 1280 bytes (RFC 8200, section 5), so that is what holds.
 fn refuse_mtu_without_ipv6(mesh: &Mesh, own_cidrs: &[PodCidr], refusals: &mut Vec<Refusal>) {
-    let Some(mtu) = mesh.mtu.filter(|mtu| u32::from(*mtu) < crate::mtu::MIN_IPV6) else {
-        return;
-    };
-    if own_cidrs.iter().any(|cidr| cidr.family() == Family::V6) {
-        let least = crate::mtu::MIN_IPV6;
+    let least = mtu::least(own_cidrs);
+    if let Some(mtu) = mesh.mtu.filter(|mtu| u32::from(*mtu) < least) {
         refusals.push(Refusal::new(
             format!("Mesh/{MESH_NAME}"),
             "mtu-below-ipv6",

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use warren_model::{Family, PathKind};
+use warren_model::{Family, PathKind, PodCidr};
 
 use crate::input::Local;
 
@@ -45,10 +45,20 @@ pub fn underlay(local: &Local, own_ips: &[IpAddr], host: Option<IpAddr>) -> u32 
         .unwrap_or(DEFAULT_UNDERLAY)
 }
 
-/// What is left for packets of pods on the way to a host by a kind of path: no less than IPv6 asks for.
-pub fn path(local: &Local, own_ips: &[IpAddr], host: Option<IpAddr>, kind: PathKind) -> u32 {
+/// The least that interfaces on this node may have: what IPv6 asks for where the node's pods have it, for the kernel takes
+/// IPv6, and with it the pods' addresses, off an interface below that.
+pub fn least(own_cidrs: &[PodCidr]) -> u32 {
+    if own_cidrs.iter().any(|cidr| cidr.family() == Family::V6) {
+        MIN_IPV6
+    } else {
+        MIN_IPV4
+    }
+}
+
+/// What is left for packets of pods on the way to a host by a kind of path: no less than the [`least`].
+pub fn path(local: &Local, own_ips: &[IpAddr], host: Option<IpAddr>, kind: PathKind, least: u32) -> u32 {
     let outer = host.or(own_ips.first().copied()).map_or(Family::V4, Family::of);
     underlay(local, own_ips, host)
         .saturating_sub(overhead(kind, outer))
-        .max(MIN_IPV6)
+        .max(least)
 }

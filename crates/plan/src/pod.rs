@@ -25,6 +25,7 @@ impl Desired {
                 target: RouteTarget::Device(pod.interface.clone()),
                 // That would tie the way to the node's own pods to the lanes, which carry it.
                 source: None,
+                mtu: None,
             };
             self.routes.insert(IpNet::from(*address), route);
             self.guard.pods.insert(OpenPod {

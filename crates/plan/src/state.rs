@@ -169,6 +169,8 @@ pub struct Route {
     pub target: RouteTarget,
     /// The source address for what the node itself sends along it.
     pub source: Option<IpAddr>,
+    /// The longest packet it takes, bytes, where that is less than its interface does.
+    pub mtu: Option<u32>,
 }
 
 /// Where a route leads.
@@ -212,8 +214,11 @@ impl fmt::Display for Route {
             RouteTarget::Unreachable => write!(f, "unreachable")?,
             RouteTarget::Blackhole => write!(f, "blackhole")?,
         }
-        match self.source {
-            Some(source) => write!(f, " src {source}"),
+        if let Some(source) = self.source {
+            write!(f, " src {source}")?;
+        }
+        match self.mtu {
+            Some(mtu) => write!(f, " mtu {mtu}"),
             None => Ok(()),
         }
     }

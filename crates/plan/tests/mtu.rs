@@ -160,6 +160,46 @@ fn a_black_hole_lowers_the_pods_mtu_where_the_mesh_wants_that_and_no_other() {
 }
 
 #[test]
+fn what_the_node_itself_sends_to_a_peer_with_a_black_hole_fits_as_well() {
+    let (mut cluster, mut local) = cluster(&[&["192.0.2.2"], &["192.0.2.3"]], &[]);
+    local.mtu_holes = BTreeMap::from([(
+        name(2),
+        MtuHole {
+            lost: 1440,
+            passes: 1376,
+        },
+    )]);
+    let of_routes = |cluster: &Cluster| {
+        let desired = compute(cluster, &local);
+        [
+            "10.244.1.0/24",
+            "10.244.2.0/24",
+            "fd00:244:2::/64",
+            "10.244.3.0/24",
+        ]
+        .map(|net| desired.routes[&net.parse().unwrap()].mtu)
+    };
+    assert_eq!(of_routes(&cluster), [None; 4], "it is reported and no more");
+    cluster.mesh.mtu_probe = MtuProbe::Lower;
+    assert_eq!(of_routes(&cluster), [None, Some(1376), Some(1376), None]);
+}
+
+#[test]
+fn where_pods_have_ipv4_alone_a_narrow_way_is_used_as_it_is_down_to_what_ipv4_asks_for() {
+    for (underlay, v4_alone) in [(1000, 940), (1340, 1280), (600, 576)] {
+        let (mut cluster, local) = cluster(&[&["192.0.2.2"]], &[("192.0.2.0/24", 0, underlay)]);
+        let desired = compute(&cluster, &local);
+        assert_eq!(mtus(&desired), (vec![1280], 1280), "pods have IPv6");
+        for node in cluster.nodes.values_mut() {
+            node.pod_cidrs.retain(|cidr| cidr.family() == Family::V4);
+        }
+        let desired = compute(&cluster, &local);
+        assert_eq!(mtus(&desired), (vec![v4_alone], v4_alone), "{underlay}");
+        assert_eq!(desired.links["warren1"].mtu, v4_alone);
+    }
+}
+
+#[test]
 fn a_set_mtu_holds_for_every_path_and_an_unknown_way_is_taken_for_the_interfaces() {
     let (mut cluster, local) = cluster(&[&["198.51.100.2"]], &[]);
     assert_eq!(mtus(&compute(&cluster, &local)), (vec![1440], 1440));

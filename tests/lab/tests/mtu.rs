@@ -180,9 +180,16 @@ async fn a_black_hole_is_found_and_named_and_lowers_the_pods_mtu_where_the_mesh_
     })
     .await;
     assert!(whole_comes_through(&lab, &from, &to[0], 1328).await);
+    // What the node itself sends to the pod comes in pieces that fit, and whoever is not to have it in pieces is told.
+    let whole = ["ping", "-n", "-c", "1", "-w", "2", "-s", "1412", &to[0]];
+    let answer = lab.run(node("node1"), &whole).await.unwrap();
+    assert!(answer.success(), "{answer:?}");
+    let unbroken = [&whole[..8], &["-M", "do", &to[0]]].concat();
+    let told = lab.run(node("node1"), &unbroken).await.unwrap();
+    assert!(format!("{told:?}").contains("mtu=1328"), "{told:?}");
 
     sh(&lab, node("node2"), "nft delete table inet hole").await;
-    // Both nodes had found the hole, for an answer is as long as the question, and each looks again by itself.
+    // Both nodes may have found the hole, for an answer is as long as the question, and each looks again by itself.
     for pod in [&from, &Place::Pod("to".into())] {
         until("a pod with all again", async || {
             interface_mtu(&lab, pod).await == 1440

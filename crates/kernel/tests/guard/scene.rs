@@ -79,6 +79,7 @@ impl Scene {
             let route = Route {
                 target: RouteTarget::Device("wrnpod".to_owned()),
                 source: None,
+                mtu: None,
             };
             for action in [
                 Action::SetNeighbour("wrnpod".to_owned(), address, POD_MAC),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use warren_model::{Accord, Announcement, Encryption, Mesh, NodeName, PathKind, PublicKey};
+use warren_model::{Accord, Announcement, Encryption, Mesh, MtuProbe, NodeName, PathKind, PublicKey};
 
 use super::peers::AcceptedPeer;
 use crate::guard::{Carrier, Clear};
@@ -116,14 +116,22 @@ impl<'a> Chosen<'a> {
         }
     }
 
-    pub(super) fn plan(&self, mesh: &Mesh, local: &Local, own_ips: &[IpAddr]) -> PeerPlan {
+    /// The longest packet that comes through to this peer, where less than full size does and the Mesh wants what is sent to
+    /// fit. Lanes and overlay keep their MTU: only so can it be found out that full size comes through again.
+    pub(super) fn lowered_mtu(&self, mesh: &Mesh, local: &Local, least: u32) -> Option<u32> {
+        let hole = local.mtu_holes.get(&self.peer.node.name)?;
+        let is_wanted = mesh.mtu_probe == MtuProbe::Lower && self.route().is_some();
+        is_wanted.then_some(hole.passes.max(least))
+    }
+
+    pub(super) fn plan(&self, mesh: &Mesh, local: &Local, own_ips: &[IpAddr], least: u32) -> PeerPlan {
         let (endpoint, key) = match self.route() {
             Some(PeerRoute::Wireguard(key, endpoint)) => (Some(endpoint), Some((key.epoch, key.public_key))),
             Some(PeerRoute::Vxlan(_) | PeerRoute::Ipip(_) | PeerRoute::Direct(_)) | None => (None, None),
         };
         let found = |route: PeerRoute| {
             let host = peer_address(own_ips, self.peer.node);
-            mtu::path(local, own_ips, host, route.path().kind())
+            mtu::path(local, own_ips, host, route.path().kind(), least)
         };
         let reason = match self.stays {
             Some((_, Wait::Handshake)) => {

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use warren_model::fnv::fnv1a;
-use warren_model::{
-    Encryption, Fallback, Family, Lane, Mesh, MtuProbe, NodeName, OverlayMode, PathKind, PodCidr,
-};
+use warren_model::{Encryption, Fallback, Family, Lane, Mesh, NodeName, OverlayMode, PathKind, PodCidr};
 
 use super::Chosen;
 use crate::guard::{Carrier, Guard};
@@ -31,21 +29,19 @@ pub(super) fn links(
     guard: &Guard,
     peers: &[Chosen<'_>],
 ) -> Links {
-    let with_ipv6 = own_cidrs.iter().any(|cidr| cidr.family() == Family::V6);
+    let least = mtu::least(own_cidrs);
     let hosts: Vec<IpAddr> = peers
         .iter()
         .filter_map(|chosen| peer_address(own_ips, chosen.peer.node))
         .collect();
     let of = |kind| match mesh.mtu {
-        // The kernel takes IPv6 off an interface below its least MTU, and with it the pods' addresses.
-        Some(mtu) if with_ipv6 => u32::from(mtu).max(mtu::MIN_IPV6),
-        Some(mtu) => u32::from(mtu),
+        Some(mtu) => u32::from(mtu).max(least),
         // An interface has one MTU for all peers.
         None => hosts
             .iter()
-            .map(|host| mtu::path(local, own_ips, Some(*host), kind))
+            .map(|host| mtu::path(local, own_ips, Some(*host), kind, least))
             .min()
-            .unwrap_or_else(|| mtu::path(local, own_ips, None, kind)),
+            .unwrap_or_else(|| mtu::path(local, own_ips, None, kind, least)),
     };
     let mut links = BTreeMap::new();
     for lane in lanes {
@@ -90,22 +86,15 @@ pub(super) fn links(
         in_use.push(PathKind::Ipip);
     }
     let full_mtu = in_use.into_iter().map(of).min().unwrap_or(mtu::DEFAULT_UNDERLAY);
-    let least = if with_ipv6 { mtu::MIN_IPV6 } else { mtu::MIN_IPV4 };
+    let lowered = peers
+        .iter()
+        .filter_map(|chosen| chosen.lowered_mtu(mesh, local, least))
+        .min();
     Links {
         links,
-        pod_mtu: passes(mesh, local, peers).map_or(full_mtu, |passes| passes.max(least).min(full_mtu)),
+        pod_mtu: lowered.map_or(full_mtu, |lowered| lowered.min(full_mtu)),
         full_mtu,
     }
-}
-
-/// The longest packet that comes through to all peers, where less than full size does and the Mesh wants pods to have that.
-/// Lanes and overlay keep theirs: pods are at one end of all that goes through them, and only so can it be found out that
-/// full size comes through again.
-fn passes(mesh: &Mesh, local: &Local, peers: &[Chosen<'_>]) -> Option<u32> {
-    let reached = peers.iter().filter(|chosen| chosen.route().is_some());
-    let holes = reached.filter_map(|chosen| local.mtu_holes.get(&chosen.peer.node.name));
-    let smallest = holes.map(|hole| hole.passes).min();
-    smallest.filter(|_| mesh.mtu_probe == MtuProbe::Lower)
 }
 
 /// Both lanes, or none on a node that cannot do WireGuard; one that could until now keeps them while they are needed.

@@ -344,7 +344,12 @@ fn a_route() -> impl Strategy<Value = Route> {
         Just(RouteTarget::Blackhole),
         an_underlay_ip().prop_map(RouteTarget::Gateway),
     ];
-    target.prop_map(|target| Route { target, source: None })
+    let mtu = option::of(1280_u32..1500);
+    (target, mtu).prop_map(|(target, mtu)| Route {
+        target,
+        source: None,
+        mtu,
+    })
 }
 
 fn a_link_kind() -> impl Strategy<Value = LinkKind> {

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use warren_cluster::policy::list;
 use warren_lab::knock::{Door, knock};
-use warren_lab::{Facts, Lab, LabOptions, Place, PodKey, PodOptions, Port, Protocol};
+use warren_lab::{ApiKind, Facts, Lab, LabOptions, Place, PodKey, PodOptions, Port, Protocol};
 use warren_policy::{Decision, Flow, Input, RuleSet, compile, verdict};
 
 use crate::support::{PATIENCE, lab};
@@ -129,8 +129,14 @@ impl Attempt {
 
 /// A lab with a pod for each of these: namespace, name, node and labels.
 pub(crate) async fn scene(nodes: u8, pods: &[(&str, &str, &str, Value)]) -> Option<Lab> {
+    scene_on(ApiKind::Embedded, nodes, pods).await
+}
+
+/// The same, with an API of that kind.
+pub(crate) async fn scene_on(api: ApiKind, nodes: u8, pods: &[(&str, &str, &str, Value)]) -> Option<Lab> {
     let lab = lab(LabOptions {
         nodes,
+        api,
         ..LabOptions::default()
     })
     .await?;

@@ -42,6 +42,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 const BUFFER: usize = 8 << 20;
 /// How long the receiving side waits for a packet before it looks whether it is to end.
 const GLANCE: Duration = Duration::from_millis(50);
+/// After how many packets the receiving side rests, and for how long. Who was kept from the processor for seconds finds thousands to answer,
+/// more than the queue of an interface holds.
+const BURST: u64 = 16;
+const BREATH: Duration = Duration::from_millis(1);
 /// How often it is looked whether others have come as far.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -327,9 +331,16 @@ impl FamilyOf {
     /// Answers, and notes answers, until it is over and all that has come is read.
     fn receive(&self, over: &AtomicBool) {
         let mut buffer = [0; 64];
+        let mut taken = 0_u64;
         loop {
             match self.socket.recv_from(&mut buffer) {
-                Ok((length, from)) => self.take(&mut buffer[..length], from),
+                Ok((length, from)) => {
+                    self.take(&mut buffer[..length], from);
+                    taken += 1;
+                    if taken.is_multiple_of(BURST) {
+                        thread::sleep(BREATH);
+                    }
+                }
                 // Nothing came for a while, or an error about one packet: an unreachable address.
                 Err(_) if over.load(Ordering::Relaxed) => return,
                 Err(_) => {}

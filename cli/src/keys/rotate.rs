@@ -103,16 +103,6 @@ async fn raise(
         .get_opt(MESH_NAME)
         .await
         .map_err(|error| refused("read", &error))?;
-    let asked_for = match &found {
-        Some(mesh) => {
-            let spec = serde_json::to_value(&mesh.spec)?["keys"]["epoch"].as_u64();
-            // A schedule goes on in the status. Its rotation may be under way.
-            let scheduled = mesh.status.as_ref().and_then(|status| status.scheduled_epoch);
-            let scheduled = scheduled.and_then(|epoch| u64::try_from(epoch).ok());
-            spec.max(scheduled).unwrap_or(1)
-        }
-        None => 1,
-    };
     // A Mesh that was deleted and made anew has forgotten how far the nodes are. One node's absurd claim counts no more than
     // what most say.
     let mut settled: Vec<u32> = nodes
@@ -120,7 +110,21 @@ async fn raise(
         .filter_map(|(_, says)| Some(says.as_ref()?.settled.number()))
         .collect();
     settled.sort_unstable();
-    let most = settled.get(settled.len() / 2).copied().unwrap_or(1);
+    let lived_in = settled.get(settled.len().saturating_sub(1) / 2).copied();
+    let most = lived_in.unwrap_or(1);
+    let asked_for = match &found {
+        Some(mesh) => {
+            let spec = serde_json::to_value(&mesh.spec)?["keys"]["epoch"].as_u64();
+            // A schedule goes on in the status. Its rotation may be under way.
+            let scheduled = mesh.status.as_ref().and_then(|status| status.scheduled_epoch);
+            let scheduled = scheduled.and_then(|epoch| u64::try_from(epoch).ok());
+            // Any node may write it, and agents take no more of it than this.
+            let furthest = lived_in.map_or(u64::MAX, |epoch| u64::from(epoch) + 1);
+            let scheduled = scheduled.map(|epoch| epoch.min(furthest));
+            spec.max(scheduled).unwrap_or(1)
+        }
+        None => 1,
+    };
     let next = u32::try_from(asked_for).ok().map(|asked_for| asked_for.max(most));
     let epoch = next.and_then(|next| next.checked_add(1)).and_then(Epoch::new);
     let epoch = epoch.context("there is no epoch after the last")?;

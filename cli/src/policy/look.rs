@@ -57,7 +57,7 @@ pub(super) async fn look(arguments: &PolicyArguments) -> anyhow::Result<Policies
 fn in_force(object: Option<DynamicObject>) -> Mesh {
     let named = object.map(|object| (MESH_NAME.to_owned(), MeshObject::from(object)));
     let mut force = MeshInForce::default();
-    force.update(&BTreeMap::from_iter(named));
+    force.update(&BTreeMap::from_iter(named), None);
     force.mesh().clone()
 }
 

@@ -63,8 +63,13 @@ impl MeshInForce {
     }
 
     /// Looks at the objects that exist, by name, and says what is refused of them. Without the object `default` the
-    /// defaults hold; with a wrong one the last good configuration of this process, or else the defaults.
-    pub fn update(&mut self, objects: &BTreeMap<String, MeshObject>) -> Vec<Refusal> {
+    /// defaults hold; with a wrong one the last good configuration of this process, or else the defaults. `furthest`: where a
+    /// schedule may have come to ([`warren_model::schedule::furthest`]); `None`: not known yet, so that none counts.
+    pub fn update(
+        &mut self,
+        objects: &BTreeMap<String, MeshObject>,
+        furthest: Option<Epoch>,
+    ) -> Vec<Refusal> {
         let others = objects.keys().filter(|name| name.as_str() != MESH_NAME);
         let mut refusals: Vec<_> = others.map(|name| not_default(name)).collect();
         let Some(object) = objects.get(MESH_NAME) else {
@@ -77,7 +82,7 @@ impl MeshInForce {
                 self.asked_for = Some(mesh.keys.epoch);
                 self.mesh = Mesh {
                     generation: object.generation,
-                    keys: self.with_schedule(object, mesh.keys),
+                    keys: self.with_schedule(object, mesh.keys, furthest),
                     ..mesh
                 };
                 self.uid = Some(object.uid.clone());
@@ -106,12 +111,13 @@ impl MeshInForce {
     }
 
     /// What the spec says of keys, and the schedule, if that has gone on from there. A rotation that this process has seen begin is
-    /// not called off where the schedule is, in its midst.
-    fn with_schedule(&self, object: &MeshObject, keys: Keys) -> Keys {
+    /// not called off where the schedule is, in its midst. Any node may write the schedule, so it counts up to the one epoch that can be
+    /// next: who writes an absurd one brings no more than one rotation after the other, and those end with the interval.
+    fn with_schedule(&self, object: &MeshObject, keys: Keys, furthest: Option<Epoch>) -> Keys {
         let scheduled = object.status.as_ref().and_then(|status| status.scheduled_epoch);
         let scheduled = scheduled
             .filter(|_| keys.rotation_interval.is_some())
-            .and_then(|epoch| Epoch::new(u32::try_from(epoch).ok()?));
+            .and_then(|epoch| Some(Epoch::new(u32::try_from(epoch).ok()?)?.min(furthest?)));
         let held = Some(self.mesh.keys.epoch).filter(|_| self.uid.as_ref() == Some(&object.uid));
         match scheduled.max(held) {
             Some(later) if later > keys.epoch => Keys {
@@ -172,11 +178,10 @@ mod tests {
     #[test]
     fn a_wrong_object_keeps_what_held_before_and_without_before_the_defaults() {
         let mut force = MeshInForce::default();
-        let refusals = force.update(&objects(&[(
-            "default",
-            "u",
-            json!({"encryption": "none", "mtu": 1}),
-        )]));
+        let refusals = force.update(
+            &objects(&[("default", "u", json!({"encryption": "none", "mtu": 1}))]),
+            None,
+        );
         assert_eq!(codes(&refusals), [("Mesh/default", "invalid-mesh-field")]);
         assert!(
             refusals[0].message.contains("spec.mtu"),
@@ -191,15 +196,14 @@ mod tests {
         assert_eq!(*force.mesh(), Mesh::default());
 
         assert_eq!(
-            force.update(&objects(&[("default", "u", json!({"encryption": "none"}))])),
+            force.update(&objects(&[("default", "u", json!({"encryption": "none"}))]), None),
             []
         );
         assert_eq!(force.mesh().encryption, Encryption::None);
-        let refusals = force.update(&objects(&[(
-            "default",
-            "u",
-            json!({"encryption": "wireguard", "mtu": 1}),
-        )]));
+        let refusals = force.update(
+            &objects(&[("default", "u", json!({"encryption": "wireguard", "mtu": 1}))]),
+            None,
+        );
         assert!(
             refusals[0].message.contains("before this change"),
             "{}",
@@ -211,11 +215,11 @@ mod tests {
     #[test]
     fn a_deleted_object_brings_the_defaults_back() {
         let mut force = MeshInForce::default();
-        force.update(&objects(&[("default", "u", json!({"encryption": "none"}))]));
-        assert_eq!(force.update(&objects(&[])), []);
+        force.update(&objects(&[("default", "u", json!({"encryption": "none"}))]), None);
+        assert_eq!(force.update(&objects(&[]), None), []);
         assert_eq!(*force.mesh(), Mesh::default());
         // The memory is gone too: an object that comes wrong after that finds the defaults.
-        force.update(&objects(&[("default", "v", json!({"encryption": 1}))]));
+        force.update(&objects(&[("default", "v", json!({"encryption": 1}))]), None);
         assert_eq!(*force.mesh(), Mesh::default());
     }
 
@@ -226,7 +230,7 @@ mod tests {
             ("default", "u", json!({"mtu": 1400})),
             ("other", "v", json!({"encryption": "none"})),
         ];
-        let refusals = force.update(&objects(&both));
+        let refusals = force.update(&objects(&both), None);
         assert_eq!(codes(&refusals), [("Mesh/other", "mesh-not-default")]);
         assert_eq!(
             (force.mesh().encryption, force.mesh().mtu),
@@ -239,30 +243,39 @@ mod tests {
         let epoch =
             |uid: &'static str, number: u32| objects(&[("default", uid, json!({"keys": {"epoch": number}}))]);
         let mut force = MeshInForce::default();
-        assert_eq!(force.update(&epoch("u", 5)), []);
-        let refusals = force.update(&epoch("u", 4));
+        assert_eq!(force.update(&epoch("u", 5), None), []);
+        let refusals = force.update(&epoch("u", 4), None);
         assert!(
             refusals[0].message.contains("went from 5 to 4"),
             "{}",
             refusals[0].message
         );
         assert_eq!(force.mesh().keys.epoch.number(), 5);
-        assert_eq!(force.update(&epoch("u", 6)), []);
-        assert_eq!(force.update(&epoch("new", 1)), [], "another object begins anew");
+        assert_eq!(force.update(&epoch("u", 6), None), []);
+        assert_eq!(
+            force.update(&epoch("new", 1), None),
+            [],
+            "another object begins anew"
+        );
         assert_eq!(force.mesh().keys.epoch.number(), 1);
+    }
+
+    fn scheduled_to(keys: Value, scheduled: Option<i64>) -> BTreeMap<String, MeshObject> {
+        let mut all = objects(&[("default", "u", json!({ "keys": keys }))]);
+        let status = MeshStatus {
+            scheduled_epoch: scheduled,
+            ..MeshStatus::default()
+        };
+        all.get_mut("default").unwrap().status = Some(status);
+        all
+    }
+
+    fn up_to(number: u32) -> Option<Epoch> {
+        Epoch::new(number)
     }
 
     #[test]
     fn a_schedule_goes_on_from_the_spec_and_renews_all_keys_and_an_operator_from_the_schedule() {
-        let object = |keys: Value, scheduled: Option<i64>| {
-            let mut all = objects(&[("default", "u", json!({ "keys": keys }))]);
-            let status = MeshStatus {
-                scheduled_epoch: scheduled,
-                ..MeshStatus::default()
-            };
-            all.get_mut("default").unwrap().status = Some(status);
-            all
-        };
         let keys = |epoch: u32, interval: bool| match interval {
             true => json!({"epoch": epoch, "nodes": ["a"], "rotationInterval": "1h"}),
             false => json!({"epoch": epoch, "nodes": ["a"]}),
@@ -287,15 +300,40 @@ mod tests {
             (keys(2, true), Some(-1), (3, 0), "no epoch"),
             (keys(4, true), Some(3), (4, 1), "the operator has gone on"),
         ] {
-            assert_eq!(force.update(&object(keys, scheduled)), [], "{why}");
+            assert_eq!(
+                force.update(&scheduled_to(keys, scheduled), up_to(5)),
+                [],
+                "{why}"
+            );
             assert_eq!(now(&force), expected, "{why}");
         }
-        let refusals = force.update(&object(keys(3, true), Some(3)));
+        let refusals = force.update(&scheduled_to(keys(3, true), Some(3)), up_to(5));
         assert!(
             refusals[0].message.contains("went from 4 to 3"),
             "{}",
             refusals[0].message
         );
+    }
+
+    #[test]
+    fn a_forged_schedule_goes_one_epoch_at_a_time_and_ends_with_the_interval() {
+        let mut force = MeshInForce::default();
+        let absurd = Some(i64::from(u32::MAX));
+        let mut epoch_while = |keys: Value, furthest: Option<Epoch>| {
+            assert_eq!(force.update(&scheduled_to(keys, absurd), furthest), []);
+            force.mesh().keys.epoch.number()
+        };
+        let keys = || json!({"epoch": 2, "rotationInterval": "1h"});
+        assert_eq!(
+            epoch_while(keys(), None),
+            2,
+            "it is not known yet where nodes are"
+        );
+        assert_eq!(epoch_while(keys(), up_to(6)), 6);
+        assert_eq!(epoch_while(keys(), up_to(7)), 7);
+        let off = || json!({"epoch": 2});
+        assert_eq!(epoch_while(off(), up_to(7)), 7, "what is under way is finished");
+        assert_eq!(epoch_while(off(), up_to(8)), 7);
     }
 
     #[test]

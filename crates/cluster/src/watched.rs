@@ -1,6 +1,7 @@
 //! All that the watches have shown so far, and the snapshot made of it.
 
 use warren_model::mesh::MESH_NAME;
+use warren_model::schedule::furthest;
 use warren_model::{Node, Pod};
 
 use crate::contents::Contents;
@@ -42,7 +43,12 @@ impl Watched {
     pub(crate) fn snapshot(&mut self) -> Snapshot {
         // Before the first list there is nothing to look at, and "no object" would not be true.
         let mut refusals = if self.meshes.is_synced() {
-            self.in_force.update(self.meshes.current())
+            let nodes = self.nodes.current().values();
+            let furthest = self
+                .nodes
+                .is_synced()
+                .then(|| furthest(nodes.filter_map(|it| it.value.as_ref())));
+            self.in_force.update(self.meshes.current(), furthest)
         } else {
             Vec::new()
         };

@@ -69,6 +69,29 @@ impl fmt::Display for Unsettled {
     }
 }
 
+/// The latest epoch that a schedule can have come to: the one after that which most nodes live in, because a rotation begins when all
+/// have finished the one before. Where nobody publishes keys there is nothing to go by, and any will do.
+pub fn furthest<'n>(nodes: impl Iterator<Item = &'n Node>) -> Epoch {
+    let next = lived_in(nodes).map_or(u32::MAX, |epoch| epoch.number().saturating_add(1));
+    Epoch::new(next).unwrap_or(Epoch::FIRST)
+}
+
+/// The epoch that most nodes live in: half of them, or more, have settled in this one or a later one, and as many in this one or an
+/// earlier one. What a few nodes claim does not move it. Only those that are Ready count, if any is; `None` where none publishes keys.
+fn lived_in<'n>(nodes: impl Iterator<Item = &'n Node>) -> Option<Epoch> {
+    let (mut ready, mut others) = (Vec::new(), Vec::new());
+    for node in nodes.filter(|node| !node.pod_cidrs.is_empty()) {
+        if let Some(Ok(says)) = &node.announcement {
+            let group = if node.ready { &mut ready } else { &mut others };
+            group.push(says.settled);
+        }
+    }
+    let mut settled = if ready.is_empty() { others } else { ready };
+    settled.sort_unstable();
+    // Of an even number the earlier of the two in the middle: one of two nodes is not to say where both go.
+    settled.get(settled.len().checked_sub(1)? / 2).copied()
+}
+
 impl Rotations<'_> {
     /// What is to be done at that time.
     ///
@@ -286,6 +309,34 @@ mod tests {
             matches!(put_off, Scheduled::PutOff(_, Unsettled::Mesh)),
             "{put_off:?}"
         );
+    }
+
+    #[test]
+    fn what_a_few_nodes_claim_does_not_move_the_epoch_that_most_live_in() {
+        let at = |settled: &[u32]| {
+            let nodes: Vec<Node> = settled
+                .iter()
+                .map(|number| node("a", &[*number], *number))
+                .collect();
+            lived_in(nodes.iter()).map(Epoch::number)
+        };
+        assert_eq!(at(&[]), None);
+        assert_eq!(at(&[3]), Some(3));
+        assert_eq!(at(&[200, 3]), Some(3));
+        assert_eq!(at(&[200, 3, 3]), Some(3));
+        assert_eq!(at(&[1, 200, 3, 3, 3]), Some(3));
+        assert_eq!(at(&[3, 4, 4]), Some(4));
+        let away = Node {
+            ready: false,
+            ..node("b", &[2], 2)
+        };
+        assert_eq!(
+            lived_in([&away, &away, &node("a", &[3], 3)].into_iter()),
+            Some(epoch(3))
+        );
+        assert_eq!(lived_in([&away].into_iter()), Some(epoch(2)));
+        assert_eq!(furthest([&away].into_iter()), epoch(3));
+        assert_eq!(furthest([].into_iter()), epoch(u32::MAX));
     }
 
     #[test]

@@ -351,6 +351,11 @@ async fn keys_are_rotated_by_schedule_one_rotation_after_the_other_and_the_spec_
         .unwrap();
     let act = async {
         make_due(&lab, 1).await;
+        // Told as long as it is news, which the next line ends.
+        until("the first rotation to be told", async || {
+            !told(&lab, "RotationBegun").await.is_empty()
+        })
+        .await;
         // Due again while the first is under way: it waits for the end of that.
         make_due(&lab, 2).await;
         until("the second rotation to begin", async || {

@@ -55,17 +55,6 @@ pub fn encryption() -> Vec<Named> {
     ]
 }
 
-/// The same the other way round, from encryption on.
-pub fn encryption_off_and_on() -> Vec<Named> {
-    vec![
-        (
-            "encryption wireguard to none",
-            spec(json!({"encryption": "none"})),
-        ),
-        ("encryption none to wireguard", spec(json!({}))),
-    ]
-}
-
 /// Kinds of path without encryption, from VXLAN on; for nodes in one subnet.
 pub fn overlay() -> Vec<Named> {
     let none = |mode: &str| json!({"encryption": "none", "overlay": {"mode": mode}});

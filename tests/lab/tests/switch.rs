@@ -149,8 +149,10 @@ async fn nodes_with_kernel_and_with_userspace_devices_are_changed_without_losing
     let Some(lab) = nodes(options).await else {
         return;
     };
-    switch::begin_with(&lab, &serde_json::json!({})).await.unwrap();
-    nothing_is_lost(&lab, switch::encryption_off_and_on()).await;
+    switch::begin_with(&lab, &serde_json::json!({"fallback": "vxlan"}))
+        .await
+        .unwrap();
+    nothing_is_lost(&lab, switch::loss_and_gain("node2", "userspace")).await;
 }
 
 #[tokio::test]

@@ -113,6 +113,11 @@ async fn changes(kernel: &warren_kernel::Kernel) {
             .unwrap_or_else(|e| panic!("{change}: {e:?}"));
         model.apply(&change);
         assert_eq!(observe().await.as_ref(), Some(&model), "after {change}");
+        // An agent that keeps its keys in memory finds them here again.
+        let held = devices.private_key("warren0").await.unwrap();
+        let held = held.as_ref().map(PrivateKey::expose_bytes);
+        let expected = model.public_key.map(|_| secret.expose_bytes());
+        assert!(held == expected, "after {change}");
     }
     wireguard::remove("warren0").await.unwrap();
     wireguard::remove("warren0").await.unwrap();

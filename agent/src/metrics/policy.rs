@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use warren_kernel::DropCounter;
-use warren_kernel::policy::{Denial, Written};
+use warren_kernel::policy::{Allowance, Denial, Written};
 use warren_telemetry::Registry;
 
 use super::{count, number};
@@ -21,7 +21,8 @@ pub struct PolicyMetrics {
     writes: Family<HowLabels, Counter>,
     failures: Counter,
     connections_cut: Counter,
-    denied: Family<DenialLabels, Gauge>,
+    denied: Family<RuleLabels, Gauge>,
+    allowed: Family<RuleLabels, Gauge>,
     denied_logged: Counter,
     denied_unlogged: Counter,
 }
@@ -32,7 +33,7 @@ struct HowLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DenialLabels {
+struct RuleLabels {
     policy: String,
     rule: String,
 }
@@ -45,6 +46,7 @@ impl PolicyMetrics {
             failures: Counter::default(),
             connections_cut: Counter::default(),
             denied: Family::default(),
+            allowed: Family::default(),
             denied_logged: Counter::default(),
             denied_unlogged: Counter::default(),
         };
@@ -71,6 +73,14 @@ impl PolicyMetrics {
             help,
             &["policy", "rule"],
             metrics.denied.clone(),
+        );
+        let help = "Packets that a rule of policy has let through since its table was made: the first of each connection, because the \
+                    others do not meet policy any more";
+        registry.register_labelled(
+            "policy_allowed_packets",
+            help,
+            &["policy", "rule"],
+            metrics.allowed.clone(),
         );
         registry.register(
             "policy_denied_logged_flows",
@@ -120,13 +130,25 @@ impl PolicyMetrics {
         self.denied_unlogged.inc_by(packets);
     }
 
-    /// Shows what was denied. Series of rules that are no more go.
-    pub fn denied(&self, denials: &BTreeMap<String, Denial>, counters: &[DropCounter]) {
+    /// Shows what was denied and what was allowed. Series of rules that are no more go; a rule that has allowed nothing has none.
+    pub fn counted(
+        &self,
+        denials: &BTreeMap<String, Denial>,
+        allowances: &BTreeMap<String, Allowance>,
+        counters: &[DropCounter],
+    ) {
         self.denied.clear();
+        self.allowed.clear();
         for counter in counters {
             if let Some(Denial { policy, rule }) = denials.get(&counter.reason).cloned() {
                 self.denied
-                    .get_or_create(&DenialLabels { policy, rule })
+                    .get_or_create(&RuleLabels { policy, rule })
+                    .set(number(counter.packets));
+            }
+            let met = allowances.get(&counter.reason).filter(|_| counter.packets > 0);
+            if let Some(Allowance { policy, rule }) = met.cloned() {
+                self.allowed
+                    .get_or_create(&RuleLabels { policy, rule })
                     .set(number(counter.packets));
             }
         }

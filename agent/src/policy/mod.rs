@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use warren_cluster::{HealthReader, PolicySnapshot, Snapshot, WatchKind};
 use warren_kernel::Kernel;
-use warren_kernel::policy::{Denial, Table, render, render_logged};
+use warren_kernel::policy::{Allowance, Denial, Table, render, render_logged};
 use warren_model::mesh::{Mesh, OnInvalid};
 use warren_model::{NodeName, OverlayMode, Refusal};
 use warren_policy::cluster::Failsafe;
@@ -76,6 +76,7 @@ pub struct Enforcer {
     compiler: Compiler,
     judge: watch::Sender<Option<Judge>>,
     denials: BTreeMap<String, Denial>,
+    allowances: BTreeMap<String, Allowance>,
     denied: DeniedLog,
     waiting: Vec<Newcomer>,
 }
@@ -92,6 +93,7 @@ impl Enforcer {
             in_force,
             judge: watch::Sender::new(None),
             denials: BTreeMap::new(),
+            allowances: BTreeMap::new(),
             denied: DeniedLog::new(parts.node.clone(), parts.cannot_log.clone()),
             waiting: Vec::new(),
             parts,
@@ -218,6 +220,7 @@ impl Enforcer {
             self.compiled(policy, &mesh.mesh)
         });
         self.denials.clone_from(table.denials());
+        self.allowances.clone_from(table.allowances());
         self.denied.learn(&self.denials);
         let written = match self.parts.kernel.install_policy(table).await {
             Ok(written) => written,
@@ -294,7 +297,9 @@ impl Enforcer {
     async fn read_counters(&mut self) {
         match self.parts.kernel.policy_counters().await {
             Ok(counters) => {
-                self.parts.metrics.denied(&self.denials, &counters);
+                self.parts
+                    .metrics
+                    .counted(&self.denials, &self.allowances, &counters);
                 self.denied.count(&counters, &self.denials, &self.parts.metrics);
             }
             Err(error) => tracing::debug!(%error, "cannot read what policy has denied"),

@@ -3,7 +3,7 @@
 use warren_model::Family;
 use warren_model::fnv::fnv1a;
 
-use super::table::{DENIED, Denial, Table};
+use super::table::{Allowance, DENIED, Denial, Table};
 use crate::packet_log::GROUP;
 
 /// How many packets of one denial are logged in a second, and at once after a while without any. A few a second tell what there is
@@ -16,6 +16,14 @@ pub(super) fn deny(table: &mut Table, denial: Denial) -> String {
     let name = format!("deny-{:016x}", fnv1a(&text));
     let comment = comment(&format!("{}, {}", denial.rule, denial.policy));
     format!("{}{comment}", denied(table, &name, denial))
+}
+
+/// What ends a rule that allows: it is counted under its name. Of a connection only the first packet comes here.
+pub(super) fn allow(table: &mut Table, allowance: Allowance) -> String {
+    let text = format!("{} / {}", allowance.policy, allowance.rule);
+    let name = format!("allow-{:016x}", fnv1a(&text));
+    table.allowed.insert(name.clone(), allowance);
+    format!("counter name \"{name}\" accept")
 }
 
 /// Counts what is denied under a name and leads it to its end.

@@ -6,8 +6,8 @@ use warren_model::fnv::Fnv;
 use warren_policy::ruleset::{AddressSet, End, PolicyRules, Ports, Rule};
 use warren_policy::{Action, Direction, PortRange, Protocol, RuleSet};
 
-use super::parts::{comment, deny, plain, version};
-use super::table::{Denial, Table};
+use super::parts::{allow, comment, deny, plain, version};
+use super::table::{Allowance, Denial, Table};
 
 /// The rules that one rule becomes: as many as there are families and ways to say its ports, none if it can never match.
 pub(super) fn statements(
@@ -23,16 +23,18 @@ pub(super) fn statements(
         format!("{direction}[{}] of {}", rule.written, policy.id)
     };
     let action = match rule.action {
-        Action::Allow => format!("accept{}", comment(&name)),
+        Action::Allow => {
+            let allowance = Allowance {
+                policy: policy.id.to_string(),
+                rule: rule_name(policy, rule, direction),
+            };
+            format!("{}{}", allow(table, allowance), comment(&name))
+        }
         Action::Deny => deny(
             table,
             Denial {
                 policy: policy.id.to_string(),
-                rule: if policy.refused {
-                    format!("{direction}: refused")
-                } else {
-                    format!("{direction}[{}]", rule.written)
-                },
+                rule: rule_name(policy, rule, direction),
             },
         ),
         Action::Pass => format!("return{}", comment(&name)),
@@ -57,6 +59,15 @@ pub(super) fn statements(
         }
     }
     lines
+}
+
+/// Which of a policy's rules it is, for who reads the counters.
+fn rule_name(policy: &PolicyRules, rule: &Rule, direction: Direction) -> String {
+    if policy.refused {
+        format!("{direction}: refused")
+    } else {
+        format!("{direction}[{}]", rule.written)
+    }
 }
 
 /// The nft set of a set's addresses of a family. One with networks is another kind of set, so it has another name; and another

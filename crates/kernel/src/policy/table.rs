@@ -26,6 +26,8 @@ pub struct Table {
     pub(super) chains: BTreeMap<String, Chain>,
     /// Counters of what is denied, by name.
     pub(super) counters: BTreeMap<String, Denial>,
+    /// Counters of what rules allow, by name.
+    pub(super) allowed: BTreeMap<String, Allowance>,
     /// Whether what is denied is logged on its way to its end.
     pub(super) logs: bool,
 }
@@ -36,6 +38,15 @@ pub struct Denial {
     /// The policy, or those of which none allows it.
     pub policy: String,
     /// Which of its rules: `ingress[0]`; or why, where it is none.
+    pub rule: String,
+}
+
+/// Who allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Allowance {
+    /// The policy.
+    pub policy: String,
+    /// Which of its rules: `ingress[0]`; or that it was refused and is open.
     pub rule: String,
 }
 
@@ -72,6 +83,20 @@ impl Table {
         &self.counters
     }
 
+    /// Who allows what is counted under these names.
+    pub fn allowances(&self) -> &BTreeMap<String, Allowance> {
+        &self.allowed
+    }
+
+    /// The names of all counters.
+    fn counted(&self) -> impl Iterator<Item = &String> {
+        self.counters.keys().chain(self.allowed.keys())
+    }
+
+    fn counts(&self, name: &str) -> bool {
+        self.counters.contains_key(name) || self.allowed.contains_key(name)
+    }
+
     /// Puts a chain that nothing but jumps lead to into it.
     pub(super) fn chain(&mut self, name: String, rules: Vec<String>) {
         self.chains.insert(name, Chain { make: None, rules });
@@ -99,11 +124,7 @@ impl Table {
             let word = set.kind.word();
             text.line(format_args!("add {word} inet {TABLE} {name} {{ {} }}", set.make));
         }
-        for name in self
-            .counters
-            .keys()
-            .filter(|name| !before.counters.contains_key(*name))
-        {
+        for name in self.counted().filter(|name| !before.counts(name)) {
             text.line(format_args!("add counter inet {TABLE} {name}"));
         }
         // All chains before any rule: rules jump to chains.
@@ -150,11 +171,7 @@ impl Table {
         for name in gone() {
             text.line(format_args!("delete chain inet {TABLE} {name}"));
         }
-        for name in before
-            .counters
-            .keys()
-            .filter(|name| !self.counters.contains_key(*name))
-        {
+        for name in before.counted().filter(|name| !self.counts(name)) {
             text.line(format_args!("delete counter inet {TABLE} {name}"));
         }
         text.0

@@ -93,6 +93,15 @@ async fn calicos_examples(api: ApiKind) {
     open.apply(&lab).await;
     // Of what goes to red, over two families: blue by one of four ports.
     assert_eq!(assert_as_judged(&lab, &attempts).await, all - 3 * 4 * 2 + 2);
+    until(
+        "those two to be counted by the rule that let them in",
+        async || {
+            let policy = "NetworkPolicy.warren-mesh.io/production/allow-tcp-6379";
+            let series = format!("warren_policy_allowed_packets{{policy=\"{policy}\",rule=\"ingress[0]\"}}");
+            metric(&lab, "node2", &series).await.unwrap_or_default() >= 2
+        },
+    )
+    .await;
 
     open.delete(&lab).await;
     read(DENY_ALL_BUT_DNS, Kind::Global, None).apply(&lab).await;

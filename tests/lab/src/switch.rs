@@ -229,7 +229,26 @@ async fn make_there_and_back(lab: &Lab, node: &str, mute: &str) -> anyhow::Resul
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     lab.node_stop(node).await?;
-    lab.node_start_with_wireguard(node, "auto").await
+    lab.node_start_with_wireguard(node, "auto").await?;
+    // An agent serves before it has published anything, and until then all may show that they have followed the loss.
+    let nodes: Api<Node> = Api::all(lab.client());
+    while !can_wireguard(&nodes.get(node).await.context("read the node")?) {
+        if Instant::now() > deadline {
+            bail!("{node} does not say that it has WireGuard again within {PATIENCE:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Whether a node has published that it can do WireGuard.
+fn can_wireguard(node: &Node) -> bool {
+    let text = node.annotations().get(ANNOTATION);
+    let all: Value = text
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    let paths = all["paths"].as_array();
+    paths.is_some_and(|paths| paths.contains(&json!("wireguard")))
 }
 
 /// Waits until all nodes that publish anything send and take by one accord, and by nothing that is left of another. Returns

@@ -8,6 +8,7 @@
 #   switch     packets lost while encryption, overlay, fallback and MTU are changed, 4 nodes
 #   rotation   packets lost while keys are rotated, and how long that takes, 5 nodes
 #   policy     1,000 policies for 10,000 pods: compiling, one change, memory; TCP with them, beside none and beside iptables' pairs
+#   agent      an agent in that cluster: memory, and the time from a change in the API to the kernel
 #   dataplane  warren-wg beside wireguard-go, gotatun, boringtun-cli (hack/peers.sh gets them) and no tunnel
 #
 #   --json FILE  write the report there too
@@ -51,12 +52,12 @@ main() {
             shift
             ;;
         --quick) part+=("$1") ;;
-        cni | plan | join | idle | switch | rotation | policy | dataplane) name=$1 ;;
+        cni | plan | join | idle | switch | rotation | policy | agent | dataplane) name=$1 ;;
         *) die "unknown argument '$1': see hack/bench.sh --help" ;;
         esac
         shift
     done
-    [ -n "$name" ] || die "name a benchmark: cni, plan, join, idle, switch, rotation, policy or dataplane"
+    [ -n "$name" ] || die "name a benchmark: cni, plan, join, idle, switch, rotation, policy, agent or dataplane"
     [ "$name" = dataplane ] || [ ${#part[@]} -eq 0 ] || die "${part[0]} is for dataplane only"
 
     hack/setup.sh demo

@@ -37,6 +37,7 @@ mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -69,6 +70,8 @@ enum Name {
     Idle,
     /// 1,000 policies for 10,000 pods: compiled, changed and applied; what they cost TCP, beside none and iptables' pairs.
     Policy,
+    /// An agent in that cluster: its memory, and the time from a change in the API to the kernel.
+    Agent,
     /// Encryption, overlay, fallback and MTU are changed under traffic, 4 nodes.
     Switch,
     /// Keys are rotated under traffic, 5 nodes: nothing else, and all that may happen meanwhile.
@@ -81,6 +84,8 @@ enum Name {
     InsideLook,
     #[command(hide = true, name = policy::SUBCOMMAND)]
     InsidePolicy,
+    #[command(hide = true, name = policy::LISTENER)]
+    InsideCommits { seconds: u64 },
 }
 
 #[expect(clippy::print_stderr, reason = "this is what a command says when it fails")]
@@ -104,6 +109,10 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         }
         Name::InsideLook => return print(&serde_json::to_string(&probe::Usage::here()?)?),
         Name::InsidePolicy => return print(&serde_json::to_string(&policy::peak_here()?)?),
+        Name::InsideCommits { seconds } => {
+            let heard = policy::listen_here(Duration::from_secs(seconds))?;
+            return print(&serde_json::to_string(&heard)?);
+        }
         Name::Cni => measure(cni::bench(cli.rounds)),
         Name::Plan => measure(plan::bench(cli.rounds)),
         Name::Join => measure(join::bench(cli.rounds)),
@@ -111,6 +120,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Name::Switch => measure(switch::bench(cli.rounds)),
         Name::Rotation => measure(rotation::bench(cli.rounds)),
         Name::Policy => policy::bench(cli.rounds),
+        Name::Agent => measure(policy::bench_agent(cli.rounds)),
         Name::Dataplane(options) => dataplane::bench(&options, cli.rounds),
     }?;
     report.print(&mut std::io::stdout().lock())?;

@@ -40,6 +40,8 @@ pub(crate) struct Process {
     pub(crate) write_bytes: u64,
     /// Resident memory.
     pub(crate) resident_kib: u64,
+    /// The most it has been.
+    pub(crate) peak_kib: u64,
 }
 
 impl Usage {
@@ -94,6 +96,11 @@ impl Usage {
 }
 
 impl Process {
+    /// The most memory that was resident, MiB.
+    pub(crate) fn peak_mib(&self) -> f64 {
+        f64::from(u32::try_from(self.peak_kib).unwrap_or(u32::MAX)) / 1024.0
+    }
+
     /// That of a number in this PID namespace.
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         Self::read(&Path::new("/proc").join(pid.to_string()))
@@ -110,6 +117,7 @@ impl Process {
             ticks: ticks(&read("stat")?).context("an odd stat")?,
             write_bytes: number(&read("io")?, "write_bytes:").context("an odd io")?,
             resident_kib: number(&read("status")?, "VmRSS:").context("an odd status")?,
+            peak_kib: number(&read("status")?, "VmHWM:").context("an odd status")?,
         })
     }
 }

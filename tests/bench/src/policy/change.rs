@@ -69,7 +69,8 @@ impl Live {
         let in_force = thread::scope(|scope| {
             let heard = scope.spawn(|| self.commits.next());
             apply(&self.node, &difference)?;
-            heard.join().unwrap_or_else(|_| Err(anyhow!("a panic")))
+            let heard = heard.join().unwrap_or_else(|_| Err(anyhow!("a panic")))?;
+            heard.context("nf_tables has announced nothing")
         })?;
         let whole = started.elapsed();
         self.table = table;

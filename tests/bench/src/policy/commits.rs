@@ -22,16 +22,21 @@ const GROUP: u32 = 1 << (7 - 1);
 const NEW_GENERATION: u16 = 10 << 8 | 15;
 /// Room for what one change announces, thousands of elements maybe.
 const BUFFER_BYTES: usize = 32 << 20;
-/// For how long nothing may be announced while a transaction is under way.
-const PATIENCE: TimeVal = TimeVal::new(10, 0);
+/// After so long without a word there is nothing to hear.
+const PATIENCE: TimeVal = TimeVal::new(2, 0);
 
 /// Hears of the transactions of one network namespace.
 pub(super) struct Commits(OwnedFd);
 
 impl Commits {
-    /// From now on.
+    /// Those of a namespace, from now on.
     pub(super) fn listen(node: &Namespace) -> anyhow::Result<Self> {
-        let open = || {
+        node.inside(Self::here)
+    }
+
+    /// Those of this one.
+    pub(super) fn here() -> anyhow::Result<Self> {
+        let open = || -> anyhow::Result<Self> {
             let socket = socket(
                 AddressFamily::Netlink,
                 SockType::Raw,
@@ -43,20 +48,21 @@ impl Commits {
             bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP))?;
             Ok(Self(socket))
         };
-        node.inside(open).context("listen to nf_tables")
+        open().context("listen to nf_tables")
     }
 
-    /// Waits for the next transaction, and says when it was in force.
-    pub(super) fn next(&self) -> anyhow::Result<Instant> {
+    /// Waits for the next transaction, and says when it was in force; `None` if nothing is announced for some time.
+    pub(super) fn next(&self) -> anyhow::Result<Option<Instant>> {
         let mut buffer = vec![0; 64 << 10];
         loop {
             let length = match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return Ok(None),
                 other => other.context("hear of nf_tables")?,
             };
             let now = Instant::now();
             if kinds(&buffer[..length]).any(|kind| kind == NEW_GENERATION) {
-                return Ok(now);
+                return Ok(Some(now));
             }
         }
     }

@@ -6,10 +6,12 @@
 //! | `scene` | the cluster and its policies |
 //! | `change` | one change at a time, compiled and applied |
 //! | `commits` | when that is in force |
+//! | `agent` | a true agent in such a cluster |
 //! | `router` | a node between two pods, and what filters there |
 //! | `pairs` | the same policies as one iptables rule for each pair |
 //! | `connections` | how many connections are opened a second |
 
+mod agent;
 mod change;
 mod commits;
 mod connections;
@@ -27,6 +29,7 @@ use anyhow::{Context, ensure};
 use warren_kernel::policy::render;
 use warren_policy::{Flow, Input, Protocol, RuleSet, compile, verdict};
 
+pub(crate) use self::agent::{LISTENER, bench as bench_agent, listen_here};
 use self::change::{KINDS, Live, Took};
 use self::router::{Filter, Router};
 use self::scene::{PODS, POLICIES, Scene};

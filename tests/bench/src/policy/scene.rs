@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use anyhow::Context;
+use serde_json::{Value, json};
 use warren_model::{NodeName, PodName};
-use warren_policy::kubernetes::{self, IngressRule, NetworkPolicySpec, Peer, PolicyPort};
-use warren_policy::spec::{IntOrString, LabelSelector, Requirement};
+use warren_policy::kubernetes::{self, NetworkPolicySpec};
 use warren_policy::{Cluster, Input, Labels, NamedPort, Namespace, Pod, Policy, Protocol, Reach, Since};
 
 pub(super) const PODS: u32 = 10_000;
-const PODS_OF_A_NODE: u32 = 100;
+pub(super) const PODS_OF_A_NODE: u32 = 100;
 pub(super) const NAMESPACES: u32 = 10;
 
 /// Half of them select, and let in, a thousand pods each; the others a hundred.
@@ -56,32 +57,37 @@ fn cluster() -> anyhow::Result<Cluster> {
         });
     }
     for number in 0..PODS {
-        cluster.pods.push(Pod {
-            name: PodName {
-                namespace: format!("ns-{}", number % NAMESPACES),
-                name: format!("pod-{number}"),
-            },
-            labels: Labels::from_iter([
-                ("app", format!("app-{}", number / NAMESPACES % 100)),
-                ("tier", format!("tier-{}", number / NAMESPACES % 10)),
-                ("pod-template-hash", format!("{number:08x}")),
-            ]),
-            addresses: vec![
-                IpAddr::from((0x0af4_0000 + number).to_be_bytes()),
-                IpAddr::from(((0xfd00_u128 << 112) + u128::from(number)).to_be_bytes()),
-            ],
-            ports: vec![NamedPort {
-                name: "http".to_owned(),
-                protocol: Protocol::TCP,
-                port: PORT,
-            }],
-            host_network: false,
-            finished: false,
-            node: Some(node_name(number / PODS_OF_A_NODE)?),
-            since: Since::Created(0),
-        });
+        cluster.pods.push(pod(number)?);
     }
     Ok(cluster)
+}
+
+/// That pod.
+pub(super) fn pod(number: u32) -> anyhow::Result<Pod> {
+    Ok(Pod {
+        name: PodName {
+            namespace: format!("ns-{}", number % NAMESPACES),
+            name: format!("pod-{number}"),
+        },
+        labels: Labels::from_iter([
+            ("app", format!("app-{}", number / NAMESPACES % 100)),
+            ("tier", format!("tier-{}", number / NAMESPACES % 10)),
+            ("pod-template-hash", format!("{number:08x}")),
+        ]),
+        addresses: vec![
+            IpAddr::from((0x0af4_0000 + number).to_be_bytes()),
+            IpAddr::from(((0xfd00_u128 << 112) + u128::from(number)).to_be_bytes()),
+        ],
+        ports: vec![NamedPort {
+            name: "http".to_owned(),
+            protocol: Protocol::TCP,
+            port: PORT,
+        }],
+        host_network: false,
+        finished: false,
+        node: Some(node_name(number / PODS_OF_A_NODE)?),
+        since: Since::Created(0),
+    })
 }
 
 fn node_name(number: u32) -> anyhow::Result<NodeName> {
@@ -96,56 +102,39 @@ fn policies() -> anyhow::Result<Vec<Policy>> {
 
 /// That policy, letting in pods of a tier.
 pub(super) fn policy(number: u32, tier: u32) -> anyhow::Result<Policy> {
+    let (namespace, name, spec) = policy_object(number, tier);
+    let spec: NetworkPolicySpec = serde_json::from_value(spec).context("a NetworkPolicy's spec")?;
+    kubernetes::check(&namespace, &name, &spec).map_err(|invalid| anyhow::anyhow!("{}", invalid.refusal()))
+}
+
+/// Namespace, name and spec of it, as the API has them.
+pub(super) fn policy_object(number: u32, tier: u32) -> (String, String, Value) {
     let namespace = format!("ns-{}", number % NAMESPACES);
-    let tier = labels("tier", format!("tier-{tier}"));
     // All 1,000 pods of a namespace, and all 1,000 of a tier in any; or the 100 of a tier in one, a few in those of a team.
     let wide = number.is_multiple_of(2);
-    let namespaces = match number % 50 {
-        _ if wide => Some(LabelSelector::default()),
-        1 => Some(labels("team", team(number / 50 % 5))),
-        _ => None,
-    };
+    let tier = json!({"tier": format!("tier-{tier}")});
+    let mut from = json!({"podSelector": {
+        "matchLabels": tier,
+        // No two policies have equal selectors, so none share a set.
+        "matchExpressions": [{"key": "app", "operator": "NotIn", "values": [format!("none-{number}")]}],
+    }});
+    match number % 50 {
+        _ if wide => from["namespaceSelector"] = json!({}),
+        1 => from["namespaceSelector"] = json!({"matchLabels": {"team": team(number / 50 % 5)}}),
+        _ => {}
+    }
     let port = match number % 3 {
-        0 => IntOrString::from("http"),
-        _ => IntOrString::Number(i64::from(80 + number)),
+        0 => json!("http"),
+        _ => json!(80 + number),
     };
-    let spec = NetworkPolicySpec {
-        pod_selector: (!wide).then(|| tier.clone()),
-        ingress: Some(vec![IngressRule {
-            from: Some(vec![Peer {
-                pod_selector: Some(LabelSelector {
-                    // No two policies have equal selectors, so none share a set.
-                    match_expressions: Some(vec![Requirement {
-                        key: "app".to_owned(),
-                        operator: "NotIn".to_owned(),
-                        values: Some(vec![format!("none-{number}")]),
-                        ..Requirement::default()
-                    }]),
-                    ..tier
-                }),
-                namespace_selector: namespaces,
-                ..Peer::default()
-            }]),
-            ports: Some(vec![PolicyPort {
-                port: Some(port),
-                ..PolicyPort::default()
-            }]),
-            ..IngressRule::default()
-        }]),
-        ..NetworkPolicySpec::default()
-    };
-    kubernetes::check(&namespace, &format!("policy-{number}"), &spec)
-        .map_err(|invalid| anyhow::anyhow!("{}", invalid.refusal()))
+    let spec = json!({
+        "podSelector": if wide { json!({}) } else { json!({"matchLabels": tier}) },
+        "ingress": [{"from": [from], "ports": [{"port": port}]}],
+    });
+    (namespace, format!("policy-{number}"), spec)
 }
 
 /// The label `team` of a namespace.
 pub(super) fn team(number: u32) -> String {
     format!("team-{number}")
-}
-
-fn labels(key: &str, value: String) -> LabelSelector {
-    LabelSelector {
-        match_labels: Some([(key.to_owned(), value)].into()),
-        ..LabelSelector::default()
-    }
 }

@@ -118,7 +118,7 @@ impl Steward {
                 self.teller.tell(findings.all(), self.started).await
             } else {
                 // Nobody else knows of these.
-                self.teller.tell(findings.own_pods(), self.started).await
+                self.teller.tell(findings.own(), self.started).await
             };
             let now = self.started.elapsed();
             let status = self.due_status(view, &findings, now);

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use warren_kernel::policy::Denial;
 use warren_kernel::{DropCounter, Kernel, LoggedPacket, PacketLog};
-use warren_model::{NodeName, Refusal};
+use warren_model::{Node, NodeName, Refusal};
 use warren_policy::flow::Detail;
 use warren_policy::{Cluster, Flow};
 
@@ -123,7 +123,7 @@ impl DeniedLog {
     pub(super) fn write(
         &mut self,
         packets: io::Result<Vec<LoggedPacket>>,
-        cluster: &Cluster,
+        whose: &Whose<'_>,
         metrics: &PolicyMetrics,
     ) {
         let packets = match packets {
@@ -136,7 +136,7 @@ impl DeniedLog {
             };
             self.tally.lines += 1;
             metrics.logged();
-            write_line(cluster, &flow, self.denials.get(&packet.prefix));
+            write_line(whose, &flow, self.denials.get(&packet.prefix));
         }
     }
 
@@ -274,8 +274,8 @@ fn by_name(counters: &[DropCounter]) -> BTreeMap<String, u64> {
     each.collect()
 }
 
-fn write_line(cluster: &Cluster, flow: &Flow, denial: Option<&Denial>) {
-    let (from, to) = (name(cluster, flow.source), name(cluster, flow.destination));
+fn write_line(whose: &Whose<'_>, flow: &Flow, denial: Option<&Denial>) {
+    let (from, to) = (whose.name(flow.source), whose.name(flow.destination));
     let (icmp_type, icmp_code) = match flow.detail {
         Detail::Icmp { kind, code } => (Some(kind), Some(code)),
         Detail::Ports { .. } | Detail::Nothing => (None, None),
@@ -298,18 +298,34 @@ fn write_line(cluster: &Cluster, flow: &Flow, denial: Option<&Denial>) {
     );
 }
 
-/// Whose an address is: `namespace/name` of a pod, or the name of a node. Of pods that claim the same one, the latest's.
-fn name(cluster: &Cluster, address: IpAddr) -> Option<String> {
-    let pods = cluster.pods.iter().filter(|pod| {
-        let is_named = !pod.name.namespace.is_empty();
-        is_named && pod.is_subject() && pod.addresses.contains(&address)
-    });
-    let pod = pods.max_by_key(|pod| (pod.since, &pod.name));
-    let mut nodes = cluster.nodes.iter();
-    pod.map(|pod| pod.name.to_string()).or_else(|| {
-        let (node, _) = nodes.find(|(_, addresses)| addresses.contains(&address))?;
-        Some(node.to_string())
-    })
+/// Whose addresses are, as policy and as the mesh sees it.
+pub(super) struct Whose<'c> {
+    pub(super) cluster: &'c Cluster,
+    pub(super) nodes: &'c BTreeMap<NodeName, Node>,
+}
+
+impl Whose<'_> {
+    /// `namespace/name` of the pod that has an address, the latest where several claim it; or the name of the node.
+    fn name(&self, address: IpAddr) -> Option<String> {
+        let pods = self.cluster.pods.iter().filter(|pod| {
+            let is_named = !pod.name.namespace.is_empty();
+            is_named && pod.is_subject() && pod.addresses.contains(&address)
+        });
+        let pod = pods.max_by_key(|pod| (pod.since, &pod.name));
+        pod.map(|pod| pod.name.to_string())
+            .or_else(|| self.node(address).map(ToString::to_string))
+    }
+
+    /// The node that has an address, or speaks to other nodes' pods by it.
+    fn node(&self, address: IpAddr) -> Option<&NodeName> {
+        let mut of_policy = self.cluster.nodes.iter();
+        let mut of_mesh = self.nodes.iter();
+        let of_policy = of_policy.find(|(_, addresses)| addresses.contains(&address));
+        of_policy.map(|(name, _)| name).or_else(|| {
+            let is_its = |node: &Node| node.pod_cidrs.iter().any(|cidr| cidr.node_address() == address);
+            of_mesh.find(|(_, node)| is_its(node)).map(|(name, _)| name)
+        })
+    }
 }
 
 #[cfg(test)]

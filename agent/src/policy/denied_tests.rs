@@ -114,9 +114,23 @@ fn an_address_is_named_after_its_pod_or_its_node() {
         nodes: [("node1".parse().unwrap(), vec![IpAddr::from([192, 0, 2, 1])])].into(),
         ..Cluster::default()
     };
-    let named = |address: [u8; 4]| name(&cluster, IpAddr::from(address));
+    let node2 = Node {
+        name: "node2".parse().unwrap(),
+        uid: "uid".to_owned(),
+        created: 0,
+        pod_cidrs: vec!["10.244.2.0/24".parse().unwrap()],
+        internal_ips: Vec::new(),
+        announcement: None,
+        ready: true,
+    };
+    let whose = Whose {
+        cluster: &cluster,
+        nodes: &[(node2.name.clone(), node2)].into(),
+    };
+    let named = |address: [u8; 4]| whose.name(IpAddr::from(address));
     assert_eq!(named([10, 244, 1, 5]).as_deref(), Some("shop/web"));
     assert_eq!(named([192, 0, 2, 1]).as_deref(), Some("node1"));
+    assert_eq!(named([10, 244, 2, 1]).as_deref(), Some("node2"));
     assert_eq!(named([10, 244, 1, 9]), None);
     assert_eq!(named([198, 51, 100, 7]), None);
 }

@@ -30,8 +30,8 @@ use crate::attachments::SharedAttachments;
 use crate::metrics::PolicyMetrics;
 use crate::ready::waited_for;
 use cutter::Judge;
-use denied::DeniedLog;
 pub use denied::NO_DENIED_LOG;
+use denied::{DeniedLog, Whose};
 pub use handle::{Admission, PolicyHandle};
 use handle::{Newcomer, Request};
 use world::World;
@@ -139,7 +139,9 @@ impl Enforcer {
                 }
                 Some(()) = alterations.next() => return true,
                 packets = self.denied.read() => {
-                    self.denied.write(packets, self.world.cluster(), &self.parts.metrics);
+                    let mesh = Arc::clone(&self.parts.snapshots.borrow());
+                    let whose = Whose { cluster: self.world.cluster(), nodes: &mesh.nodes };
+                    self.denied.write(packets, &whose, &self.parts.metrics);
                 }
                 () = sleep_until(due) => return true,
                 else => return false,

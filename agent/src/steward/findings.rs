@@ -12,8 +12,7 @@ use crate::policy::NO_DENIED_LOG;
 use crate::view::View;
 
 /// What depends on the node that finds it, or on its clock: another need not see it.
-const SEEN_BY_SOME: [&str; 5] = [
-    NO_DENIED_LOG,
+const SEEN_BY_SOME: [&str; 4] = [
     "mtu-below-ipv6",
     "no-common-family",
     ROTATION_BEGUN,
@@ -25,8 +24,8 @@ const SEEN_BY_SOME: [&str; 5] = [
 pub(super) struct Findings {
     /// Of nodes, Meshes and policies.
     mesh: Vec<Finding>,
-    /// Of this node's pods, which no other agent watches.
-    own_pods: Vec<Finding>,
+    /// Of this node's pods, which no other agent watches, and of its kernel.
+    own: Vec<Finding>,
 }
 
 impl Findings {
@@ -57,8 +56,8 @@ impl Findings {
                 refusal: refusal.clone(),
                 uid: (*uid).to_owned(),
             };
-            if refusal.object.starts_with("Pod/") {
-                findings.own_pods.push(finding);
+            if refusal.object.starts_with("Pod/") || refusal.code == NO_DENIED_LOG {
+                findings.own.push(finding);
             } else {
                 findings.mesh.push(finding);
             }
@@ -68,12 +67,12 @@ impl Findings {
 
     /// All of them.
     pub(super) fn all(&self) -> impl Iterator<Item = &Finding> {
-        self.own_pods.iter().chain(&self.mesh)
+        self.own.iter().chain(&self.mesh)
     }
 
-    /// Those of this node's pods.
-    pub(super) fn own_pods(&self) -> impl Iterator<Item = &Finding> {
-        self.own_pods.iter()
+    /// Those that nobody else can report.
+    pub(super) fn own(&self) -> impl Iterator<Item = &Finding> {
+        self.own.iter()
     }
 
     /// Those of nodes, Meshes and policies: all of them, or only what every agent sees.
@@ -170,6 +169,7 @@ mod tests {
             ("Node/a", "no-pod-cidr"),
             ("Node/gone", "no-pod-cidr"),
             ("Pod/ns/p", "foreign-pod-address"),
+            ("Node/a", NO_DENIED_LOG),
             ("GlobalNetworkPolicy/g", "policy-selector"),
             ("GlobalNetworkPolicy/gone", "policy-selector"),
         ]);
@@ -181,8 +181,8 @@ mod tests {
             uids_of(findings.of_mesh(false)),
             ["mesh-uid", "node-uid", "policy-uid"]
         );
-        assert_eq!(uids_of(findings.own_pods()), ["pod-uid"]);
-        assert_eq!(findings.all().count(), 5);
+        assert_eq!(uids_of(findings.own()), ["pod-uid", "node-uid"]);
+        assert_eq!(findings.all().count(), 6);
         let of_others: Vec<_> = findings.of_others().into_iter().map(|it| it.code).collect();
         assert_eq!(of_others, ["no-pod-cidr", "policy-selector"]);
     }

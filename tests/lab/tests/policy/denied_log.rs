@@ -15,6 +15,9 @@ const GLANCE: Duration = Duration::from_millis(90);
 /// What a flood sends.
 const FLOOD: u64 = 10_000;
 
+/// For how long somebody else reads the packets.
+const OTHERS_TURN: &str = "12";
+
 /// A shop whose database lets nobody in, and a guest who may speak to nobody.
 async fn shop() -> Option<Lab> {
     let pods = [
@@ -137,6 +140,74 @@ async fn a_denied_flow_has_a_line_with_both_pods_the_policy_and_the_rule_while_t
         let said = format!("to_address={address} to_port={port}");
         assert!(!lines.iter().any(|line| line.contains(&said)), "{lines:#?}");
     }
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_log_says_so_once_and_denies_all_the_same() {
+    let Some(lab) = shop().await else { return };
+    let facts = lab.facts().await.unwrap();
+    let node = Place::Node("node2".to_owned());
+    let (web, db) = (place("shop", "web"), door(&facts, "shop", "db", 1, "tcp:80"));
+    let is_refused = async || {
+        let refused = metric(&lab, "node2", "warren_refusals{code=\"denied-log-unavailable\"}").await;
+        refused.unwrap_or_default() > 0
+    };
+    // A group has one reader.
+    let reader = [
+        "timeout",
+        OTHERS_TURN,
+        "tcpdump",
+        "-Z",
+        "root",
+        "-i",
+        "nflog:87",
+        "-w",
+        "/dev/null",
+    ];
+    let reading = lab.run_for(node.clone(), &reader, Duration::from_secs(60));
+    let meanwhile = async {
+        until("the other reader", async || {
+            let groups = ["cat", "/proc/net/netfilter/nfnetlink_log"];
+            let groups = lab.run(node.clone(), &groups).await.unwrap();
+            groups.stdout.lines().any(|line| line.trim().starts_with("87 "))
+        })
+        .await;
+        mesh(&lab, json!({"logDenied": true})).await;
+        until("the refusal", async || is_refused().await).await;
+        assert_eq!(knock(&lab, &web, &[db], GLANCE).await.unwrap(), [false]);
+        let rules = lab.run(node.clone(), &["nft", "list", "table", "inet", "warren-policy"]);
+        let rules = rules.await.unwrap().stdout;
+        assert!(
+            rules.contains("goto denied") && !rules.contains("log prefix"),
+            "{rules}"
+        );
+        until("the Event", async || {
+            let kubeconfig = lab.kubeconfig_inside();
+            let argv = [
+                "kubectl",
+                "--kubeconfig",
+                &kubeconfig,
+                "get",
+                "events",
+                "--all-namespaces",
+            ];
+            let events = lab.run(Place::Root, &argv).await.unwrap().stdout;
+            events.contains("DeniedLogUnavailable") && events.contains("node/node2")
+        })
+        .await;
+    };
+    let (read, ()) = tokio::join!(reading, meanwhile);
+    assert_eq!(read.unwrap().stdout, "");
+    let said = log(&lab, "node2")
+        .await
+        .matches("denied flows cannot be logged")
+        .count();
+    assert_eq!(said, 1);
+
+    mesh(&lab, json!({"logDenied": false})).await;
+    until("the refusal to go", async || !is_refused().await).await;
+    mesh(&lab, json!({"logDenied": true})).await;
+    denied(&lab, &web, db, "node2", &["from=\"shop/web\" ".to_owned()]).await;
 }
 
 #[tokio::test]

@@ -150,7 +150,7 @@ impl DeniedLog {
         if !self.is_on() {
             return;
         }
-        self.tally.count(counters);
+        self.tally.count(counters, |name| self.denials.contains_key(name));
         let now = Instant::now();
         if now < self.window.since + WINDOW {
             return;
@@ -250,10 +250,10 @@ impl Tally {
         }
     }
 
-    /// Takes note of the counters. One that is less than it was has begun anew.
-    fn count(&mut self, counters: &[DropCounter]) {
+    /// Takes note of the counters, and adds up those of denials. One that is less than it was has begun anew.
+    fn count(&mut self, counters: &[DropCounter], is_denial: impl Fn(&str) -> bool) {
         let now = by_name(counters);
-        for (name, packets) in &now {
+        for (name, packets) in now.iter().filter(|(name, _)| is_denial(name)) {
             let before = self.counters.get(name).copied().unwrap_or_default();
             self.denied += packets.checked_sub(before).unwrap_or(*packets);
         }

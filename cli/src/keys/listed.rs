@@ -20,7 +20,7 @@ use crate::arguments::OutputFormat;
 use crate::outcome::{self, Outcome};
 
 /// How often a change is made anew because somebody else has changed the Mesh meanwhile.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 /// What `--output json` prints: fields are added, never changed or removed.
 #[derive(Debug, Serialize)]

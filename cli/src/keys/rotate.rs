@@ -15,6 +15,7 @@ use warren_cluster::mesh_resource::Mesh;
 use warren_model::mesh::MESH_NAME;
 use warren_model::{Announcement, Epoch};
 
+use super::listed::TRIES;
 use crate::arguments::{KeysRotateArguments, OutputFormat};
 use crate::outcome::{self, Outcome};
 use crate::units::{count, first_few};
@@ -92,12 +93,27 @@ impl Done {
     }
 }
 
-/// Asks the Mesh for the epoch after the latest that it or any node knows.
+/// Asks the Mesh for the epoch after the latest that it or any node knows, as the Mesh is by then, each time somebody else was
+/// faster: the agent that reports writes its status. Of two operators at once each raises it.
 async fn raise(
     client: &Client,
     nodes: &[(String, Option<Announcement>)],
     arguments: &KeysRotateArguments,
 ) -> anyhow::Result<Epoch> {
+    for _ in 0..TRIES {
+        if let Some(epoch) = try_to_raise(client, nodes, arguments).await? {
+            return Ok(epoch);
+        }
+    }
+    bail!("the Mesh {MESH_NAME} is changed all the time by somebody else: try again")
+}
+
+/// The same once; `None`: somebody else has changed the Mesh meanwhile.
+async fn try_to_raise(
+    client: &Client,
+    nodes: &[(String, Option<Announcement>)],
+    arguments: &KeysRotateArguments,
+) -> anyhow::Result<Option<Epoch>> {
     let meshes: Api<Mesh> = Api::all(client.clone());
     let found = meshes
         .get_opt(MESH_NAME)
@@ -130,25 +146,29 @@ async fn raise(
     let epoch = epoch.context("there is no epoch after the last")?;
     let names: Vec<&str> = arguments.nodes.iter().map(|name| name.as_str()).collect();
     let spec = json!({"keys": {"epoch": epoch, "nodes": names}});
-    match found {
+    let (act, written) = match found {
         Some(mesh) => {
-            // Bound to what was read: two operators at once raise it twice or one is told.
+            // Bound to what was read.
             let patch = json!({"metadata": {"resourceVersion": mesh.resource_version()}, "spec": spec});
-            let patched = meshes
-                .patch(MESH_NAME, &PatchParams::default(), &Patch::Merge(&patch))
-                .await;
-            patched.map_err(|error| refused("change", &error))?;
+            let patch = Patch::Merge(patch);
+            (
+                "change",
+                meshes.patch(MESH_NAME, &PatchParams::default(), &patch).await,
+            )
         }
         None => {
             let mesh = serde_json::from_value(json!({
                 "apiVersion": "warren-mesh.io/v1alpha1", "kind": "Mesh",
                 "metadata": {"name": MESH_NAME}, "spec": spec,
             }))?;
-            let made = meshes.create(&PostParams::default(), &mesh).await;
-            made.map_err(|error| refused("make", &error))?;
+            ("make", meshes.create(&PostParams::default(), &mesh).await)
         }
+    };
+    match written {
+        Ok(_) => Ok(Some(epoch)),
+        Err(error) if status_code(&error) == Some(409) => Ok(None),
+        Err(error) => Err(refused(act, &error)),
     }
-    Ok(epoch)
 }
 
 /// Waits until every node that publishes keys lives in this epoch alone, or until the deadline. Gives those that do not.

@@ -412,6 +412,11 @@ async fn warren_keys_rotates_and_shows_the_keys() {
         lab.run(Place::Root, &argv).await.unwrap()
     };
     let before = rotation::keys(&lab).await.unwrap();
+    // Somebody else is faster, twice: the agent that reports writes the Mesh as well.
+    let faster = json!({"rules": [
+        {"verb": "patch", "resource": "meshes", "count": 2, "fault": {"error": {"code": 409}}},
+    ]});
+    lab.set_faults(&faster).await.unwrap();
     let rotated = warren(&[
         "rotate",
         "--node",

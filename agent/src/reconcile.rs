@@ -5,6 +5,7 @@
 
 mod apply;
 mod handle;
+mod left_paths;
 mod pace;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ use crate::rotation::Rotation;
 use crate::view::View;
 pub use handle::{NewPod, OpenedBy, ReconcileHandle};
 use handle::{Opened, Request};
+use left_paths::LeftPaths;
 use pace::Pace;
 
 /// What the loop needs.
@@ -88,6 +90,7 @@ pub struct Reconciler {
     settled: Option<Settled>,
     /// The accord this node has come to, and when.
     accord: Option<(Accord, Instant)>,
+    left: LeftPaths,
     pass: u64,
     /// Whether those have been greeted that the agent before this one may have left ungreeted.
     has_greeted: bool,
@@ -107,6 +110,7 @@ impl Reconciler {
                 opened: opened.clone(),
                 settled: None,
                 accord: None,
+                left: LeftPaths::default(),
                 pass: 0,
                 has_greeted: false,
             },
@@ -164,6 +168,9 @@ impl Reconciler {
                 let now = Instant::now();
                 let since = self.accord.map_or(now, |(_, since)| since);
                 pace.hurry(now, now.saturating_duration_since(since));
+            }
+            if let Some(until) = self.left.until() {
+                pace.again(until);
             }
             if let Some(again) = self.parts.rotation.again() {
                 pace.again(Instant::now() + again);
@@ -306,8 +313,10 @@ impl Reconciler {
             endpoints_before: parts.endpoints.get().clone(),
             in_force: InForce::default(),
         };
-        let age = age_of(&mut self.accord, accord(&cluster, &local), Instant::now());
+        let now = Instant::now();
+        let age = age_of(&mut self.accord, accord(&cluster, &local), now);
         local.in_force = InForce::observed(&view.observed, age);
+        local.in_force.left = self.left.note(&local.in_force.routed, now);
         let desired = compute(&cluster, &local);
         // Only now it is known which are asked for. One that is not there yet belongs to an interface that is not either.
         let values = desired

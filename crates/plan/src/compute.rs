@@ -291,11 +291,11 @@ fn announcement(
     let settled = local.settled.unwrap_or(oldest).clamp(oldest, newest);
     let mut by = offered;
     by.extend(handover::allowed(cluster, local));
-    let staying = peers.iter().filter_map(Chosen::staying);
-    by.extend(staying.clone());
+    let staying: BTreeSet<PathKind> = peers.iter().flat_map(Chosen::staying).collect();
+    by.extend(&staying);
     let progress = Progress {
         accepts: accord,
-        sends: staying.count().eq(&0).then_some(accord),
+        sends: staying.is_empty().then_some(accord),
         by,
     };
     let announcement = Announcement::new(keys.collect(), settled, local.can.clone()).ok()?;

@@ -39,6 +39,10 @@ pub const HANDSHAKE_COURTESY: Duration = Duration::from_secs(1);
 /// that does not know of it yet.
 pub const PEER_PATIENCE: Duration = Duration::from_secs(60);
 
+/// For how long a path counts as one that packets are sent by after the routes have left it: routing and the guard look at a
+/// packet one after the other, and a processor may rest in between (a virtual one for tens of milliseconds).
+pub const LINGERING: Duration = Duration::from_millis(100);
+
 /// The accord that this node comes to, from what the Mesh says and what nodes publish.
 pub fn accord(cluster: &Cluster, local: &Local) -> Accord {
     let mut hash = Fnv::new();
@@ -172,7 +176,7 @@ pub(crate) enum Wait {
 }
 
 /// The hand-over with one peer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Handover<'a> {
     pub(crate) mesh: &'a Mesh,
     pub(crate) accord: Accord,
@@ -183,6 +187,8 @@ pub(crate) struct Handover<'a> {
     pub(crate) offered: &'a BTreeSet<PathKind>,
     /// The path that the peer's prefixes are routed by now, if it is one.
     pub(crate) routed: Option<Path>,
+    /// The kinds of path that they were routed by until lately.
+    pub(crate) left: BTreeSet<PathKind>,
 }
 
 impl<'a> Handover<'a> {
@@ -195,9 +201,12 @@ impl<'a> Handover<'a> {
         peer: &'a Node,
         nets: impl Iterator<Item = IpNet>,
     ) -> Self {
-        let paths: BTreeSet<Path> = nets
-            .filter_map(|net| in_force.routed.get(&net).copied())
-            .collect();
+        let (mut paths, mut left) = (BTreeSet::new(), BTreeSet::new());
+        for net in nets {
+            paths.extend(in_force.routed.get(&net).copied());
+            let left_lately = in_force.left.get(&net).into_iter().flatten();
+            left.extend(left_lately.copied().map(Path::kind));
+        }
         Self {
             mesh,
             accord,
@@ -205,6 +214,7 @@ impl<'a> Handover<'a> {
             progress: progress_of(peer),
             offered,
             routed: paths.first().copied().filter(|_| paths.len() == 1),
+            left,
         }
     }
 
@@ -218,7 +228,7 @@ impl<'a> Handover<'a> {
             PeerRoute::Wireguard(key, _) => {
                 // A peer that is at the fallback's other end may be about to need it itself: a handshake with a device that it is
                 // about to remove proves nothing.
-                if self.is_by_fallback() && self.is_behind() {
+                if Some(routed.kind()) == self.fallback() && self.is_behind() {
                     return (self.in_force.accord_age < PEER_PATIENCE).then_some((routed, Wait::Peer));
                 }
                 // From one lane to the other nothing is in the clear, so there is no hurry.
@@ -239,18 +249,28 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// The kind in the clear that the guard lets out although another is chosen: it is in use until the routes have moved.
-    pub(crate) fn leaves(&self, choice: &Choice) -> Option<PathKind> {
-        let chosen = choice.route?.path().kind();
-        let patience = if self.is_by_fallback() {
-            PEER_PATIENCE
-        } else {
-            HANDSHAKE_PATIENCE
+    /// The kinds in the clear that the guard lets out although another is chosen: they are in use until the routes have moved,
+    /// and a moment longer.
+    pub(crate) fn leaves(&self, choice: &Choice) -> BTreeSet<PathKind> {
+        let Some(chosen) = choice.route.map(|route| route.path().kind()) else {
+            return BTreeSet::new();
         };
-        let moving = !chosen.is_encrypted() || self.in_force.accord_age < patience;
-        self.routed
-            .map(Path::kind)
-            .filter(|routed| !routed.is_encrypted() && moving)
+        let leaves = |kind: &PathKind| {
+            let patience = if Some(*kind) == self.fallback() {
+                PEER_PATIENCE
+            } else {
+                HANDSHAKE_PATIENCE
+            };
+            let moving = !chosen.is_encrypted() || self.in_force.accord_age < patience;
+            !kind.is_encrypted() && moving
+        };
+        self.in_use().filter(leaves).collect()
+    }
+
+    /// The kinds of path that packets to the peer may be on: by which it is routed, and was until lately.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = PathKind> {
+        let routed = self.routed.map(Path::kind);
+        self.left.iter().copied().chain(routed)
     }
 
     /// The kinds by which the peer may still send, other than those that the accord asks for.
@@ -278,11 +298,11 @@ impl<'a> Handover<'a> {
             .is_some_and(|progress| progress.accepts != self.accord)
     }
 
-    /// Whether the peer is sent to by what the Mesh allows where a node cannot do WireGuard.
-    fn is_by_fallback(&self) -> bool {
+    /// What the Mesh allows where a node cannot do WireGuard.
+    fn fallback(&self) -> Option<PathKind> {
         match mesh_of(self.mesh) {
-            Rules::Encrypted(Some(fallback)) => self.routed.map(Path::kind) == Some(fallback),
-            Rules::Encrypted(None) | Rules::Clear(_) => false,
+            Rules::Encrypted(fallback) => fallback,
+            Rules::Clear(_) => None,
         }
     }
 

@@ -13,6 +13,8 @@ use crate::state::{IPIP_INTERFACE, Observed, RouteTarget, VXLAN_INTERFACE};
 pub struct InForce {
     /// The path that each prefix is routed by.
     pub routed: BTreeMap<IpNet, Path>,
+    /// The paths that a prefix was routed by until lately: a packet may have been routed before and be on its way still.
+    pub left: BTreeMap<IpNet, BTreeSet<Path>>,
     /// The peers' keys that a handshake was completed with lately, by lane: a key that is carried over is in both.
     pub proven: BTreeSet<(Lane, PublicKey)>,
     /// The peers' keys that the devices hold, by lane.
@@ -24,7 +26,7 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// As the kernel and the devices say.
+    /// As the kernel and the devices say. What they do not tell is which paths were left lately: none.
     pub fn observed(observed: &Observed, accord_age: Duration) -> Self {
         let path = |target: &RouteTarget| match target {
             RouteTarget::Device(device) | RouteTarget::OnLink(device, _) => {
@@ -45,6 +47,7 @@ impl InForce {
         let held = peers.clone().map(|(lane, (key, _))| (lane, *key));
         Self {
             held: held.collect(),
+            left: BTreeMap::new(),
             routed: routed
                 .filter_map(|(net, route)| Some((*net, path(&route.target)?)))
                 .collect(),

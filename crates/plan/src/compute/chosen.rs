@@ -59,17 +59,21 @@ impl<'a> Chosen<'a> {
             .is_some_and(|route| !route.path().kind().is_encrypted())
     }
 
-    /// The kind of path that stays in use although another is chosen.
-    pub(super) fn staying(&self) -> Option<PathKind> {
+    /// The kinds of path that are in use although another is chosen, or were until lately.
+    pub(super) fn staying(&self) -> BTreeSet<PathKind> {
         let chosen = self.choice.route.map(|route| route.path().kind());
-        let staying = self.stays.map(|(route, _)| route.path().kind());
-        staying.filter(|staying| Some(*staying) != chosen)
+        let in_use = self.handover.in_use();
+        in_use
+            .filter(|kind| chosen.is_some_and(|chosen| chosen != *kind))
+            .collect()
     }
 
     /// Whether the lanes are needed to send to this peer or to hear it.
     pub(super) fn needs_lanes(&self) -> bool {
         let sends = matches!(self.route(), Some(PeerRoute::Wireguard(..)));
-        sends || self.handover.arrives(&self.choice).contains(&PathKind::Wireguard)
+        sends
+            || self.staying().contains(&PathKind::Wireguard)
+            || self.handover.arrives(&self.choice).contains(&PathKind::Wireguard)
     }
 
     /// Whether the peer belongs into the lanes. One whose devices are gone does not: the session with them would be taken for

@@ -25,6 +25,7 @@ fn what_follows() -> impl Strategy<Value = Event> {
         4 => node().prop_map(Event::Pass),
         3 => node().prop_map(Event::Publishes),
         1 => node().prop_map(Event::ShakesHands),
+        2 => node().prop_map(Event::Arrives),
     ]
 }
 
@@ -118,6 +119,7 @@ proptest! {
                     world.happens(&Event::LearnsMesh(at), |_| Ok(())).unwrap();
                     world.members[at].accord_age = age;
                     others.iter().for_each(|of| world.happens(&Event::LearnsPeer(at, *of), |_| Ok(())).unwrap());
+                    world.happens(&Event::Arrives(at), |_| Ok(())).unwrap();
                     world.happens(&Event::Pass(at), |_| Ok(())).unwrap();
                     world.happens(&Event::ShakesHands(at), |_| Ok(())).unwrap();
                     world.happens(&Event::Publishes(at), |_| Ok(())).unwrap();
@@ -157,7 +159,11 @@ fn a_node_that_gains_wireguard_goes_on_by_the_fallback_until_peers_that_are_slow
             PEER_PATIENCE - Duration::from_secs(1),
         ] {
             world.members[at].accord_age = age;
-            for event in [Event::Pass(at), Event::ShakesHands(at), Event::Publishes(at)] {
+            let passes = [Event::Arrives(at), Event::Pass(at)];
+            for event in passes
+                .into_iter()
+                .chain([Event::ShakesHands(at), Event::Publishes(at)])
+            {
                 let delivered = world.happens(&event, World::all_deliver);
                 assert_eq!(delivered, Ok(()), "{event:?} after {age:?}");
             }

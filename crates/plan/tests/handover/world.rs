@@ -7,7 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use warren_model::{
-    Announcement, Encryption, Epoch, Fallback, Lane, Mesh, Node, NodeName, OverlayMode, PathKind, PublicKey,
+    Announcement, Encryption, Epoch, Fallback, Lane, Mesh, Node, NodeName, OverlayMode, Path, PathKind,
+    PublicKey,
 };
 use warren_plan::state::{Desired, IPIP_INTERFACE, VXLAN_INTERFACE};
 use warren_plan::{
@@ -31,6 +32,8 @@ pub(crate) struct Member {
     pub(crate) desired: Option<Desired>,
     pub(crate) published: Option<Announcement>,
     pub(crate) accord_age: Duration,
+    /// How the packets may be sent that are on their way still.
+    pub(crate) left: BTreeMap<IpNet, BTreeSet<Path>>,
 }
 
 /// What happens next.
@@ -47,6 +50,8 @@ pub(crate) enum Event {
     Publishes(usize),
     /// What a node's devices send of themselves, or carry, arrives.
     ShakesHands(usize),
+    /// What a node has sent by earlier routes is where it belongs.
+    Arrives(usize),
     /// A node's agent is started anew, with or without WireGuard.
     Restart(usize, bool),
 }
@@ -117,6 +122,7 @@ impl World {
             desired: None,
             published: None,
             accord_age: Duration::ZERO,
+            left: BTreeMap::new(),
         };
         let mut world = Self {
             mesh: meshes()[mesh].clone(),
@@ -160,7 +166,10 @@ impl World {
             networks_before: BTreeSet::new(),
             endpoints_before: Endpoints::new(),
             settled: None,
-            in_force: InForce::observed(&member.observed, member.accord_age),
+            in_force: InForce {
+                left: member.left.clone(),
+                ..InForce::observed(&member.observed, member.accord_age)
+            },
         };
         (cluster, local)
     }
@@ -199,6 +208,7 @@ impl World {
                 self.happens(&Event::LearnsPeer(at, at), check)?;
             }
             Event::ShakesHands(at) => self.shake_hands(at),
+            Event::Arrives(at) => self.members[at].left.clear(),
             Event::Restart(at, wireguard) => {
                 self.members[at].can = kinds(wireguard);
                 self.members[at].accord_age = Duration::ZERO;
@@ -222,7 +232,14 @@ impl World {
             {
                 spoken_to.extend((0..NODES).find(|n| key(*n) == *to));
             }
+            let before = self.routed(at);
             self.members[at].observed.apply(&step.action);
+            let now = self.routed(at);
+            for (net, path) in before {
+                if now.get(&net) != Some(&path) {
+                    self.members[at].left.entry(net).or_default().insert(path);
+                }
+            }
             check(self).map_err(|error| format!("{error}, after {} of node{at}", step.action))?;
         }
         for to in spoken_to {
@@ -266,6 +283,7 @@ impl World {
                 for of in 0..NODES {
                     self.happens(&Event::LearnsPeer(at, of), &check)?;
                 }
+                self.happens(&Event::Arrives(at), &check)?;
                 self.happens(&Event::Pass(at), &check)?;
                 self.happens(&Event::ShakesHands(at), &check)?;
                 self.happens(&Event::Publishes(at), &check)?;
@@ -276,16 +294,27 @@ impl World {
 
     /// How `at` sends to `to`; `None`: it does not.
     pub(crate) fn sends(&self, at: usize, to: usize) -> Option<PathKind> {
-        let routed = InForce::observed(&self.members[at].observed, Duration::ZERO).routed;
-        routed.get(&net(to)).map(|path| path.kind())
+        self.routed(at).get(&net(to)).map(|path| path.kind())
     }
 
-    /// That what `at` sends to `to` leaves and is taken.
+    fn routed(&self, at: usize) -> BTreeMap<IpNet, Path> {
+        InForce::observed(&self.members[at].observed, Duration::ZERO).routed
+    }
+
+    /// That what `at` sends to `to`, or has sent by earlier routes, leaves and is taken.
     fn delivers(&self, at: usize, to: usize) -> Result<(), String> {
-        let (from, receiver) = (&self.members[at], &self.members[to]);
         let Some(kind) = self.sends(at, to) else {
             return Err(format!("node{at} has no way to node{to}"));
         };
+        let left = self.members[at].left.get(&net(to)).into_iter().flatten();
+        let kinds: BTreeSet<PathKind> = left.map(|path| path.kind()).chain([kind]).collect();
+        kinds
+            .into_iter()
+            .try_for_each(|kind| self.delivers_by(kind, at, to))
+    }
+
+    fn delivers_by(&self, kind: PathKind, at: usize, to: usize) -> Result<(), String> {
+        let (from, receiver) = (&self.members[at], &self.members[to]);
         let Some(carrier) = Carrier::of(kind) else {
             let lane = |member: &Member, of: usize, nets: usize| {
                 let device = member.observed.lanes.get(&Lane::One);

@@ -136,7 +136,8 @@ fn what_is_in_force() -> impl Strategy<Value = InForce> {
         Path::Direct,
     ]);
     (
-        btree_map(a_pod_cidr().prop_map(PodCidr::net), path, 0..4),
+        btree_map(a_pod_cidr().prop_map(PodCidr::net), path.clone(), 0..4),
+        btree_map(a_pod_cidr().prop_map(PodCidr::net), btree_set(path, 0..3), 0..4),
         btree_set(
             (select(Lane::ALL.to_vec()), (0_u8..12).prop_map(|n| key(n + 1))),
             0..6,
@@ -144,9 +145,10 @@ fn what_is_in_force() -> impl Strategy<Value = InForce> {
         any::<bool>(),
         0_u64..90,
     )
-        .prop_map(|(routed, proven, has_lanes, age)| InForce {
+        .prop_map(|(routed, left, proven, has_lanes, age)| InForce {
             held: proven.clone(),
             routed,
+            left,
             proven,
             has_lanes,
             accord_age: Duration::from_secs(age),

@@ -80,9 +80,12 @@ impl Api {
         self.faults().set(plan);
     }
 
-    /// Forgets all events: the next watch from a listed version gets 410 Expired.
+    /// Forgets all events: the next watch from a listed version gets 410 Expired, and so does who is in the middle of a list.
     pub fn expire_history(&self) {
-        self.change(|state| state.store.expire());
+        self.change(|state| {
+            state.store.expire();
+            state.pages.expire();
+        });
     }
 
     /// Creates an object. Status is taken from the body for nodes only, as with the real server.

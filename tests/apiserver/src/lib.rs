@@ -18,7 +18,7 @@
 //!   scheduled. A `CustomResourceDefinition` is established the moment it is stored, and a namespace is emptied when
 //!   it is deleted.
 //! - CEL rules, `pattern` and `format` in schemas are **not** evaluated; built-in kinds are hardly validated.
-//! - Lists are served whole: `limit` is accepted and has no effect.
+//! - The rest of a list that is read in parts is kept for the last 32 such lists, and not for five minutes.
 //! - A watch from a version that is still to come gets 410 (an ERROR event) and not an endless wait, since it means that the client
 //!   knew a former server.
 //! - Answers are JSON. Request bodies in protobuf are read for the small kinds that `kubectl create` sends so
@@ -44,6 +44,7 @@ mod faults;
 mod http;
 mod meta;
 mod openapi;
+mod pages;
 mod patch;
 mod resource;
 mod rng;

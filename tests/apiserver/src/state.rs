@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::error::ApiError;
+use crate::pages::Pages;
 use crate::resource::{Gvr, Registry, Resource};
 use crate::rng::Rng;
 use crate::selector::Selector;
@@ -18,6 +19,7 @@ use crate::{builtin, convert};
 pub(crate) struct State {
     pub(crate) registry: Registry,
     pub(crate) store: Store,
+    pub(crate) pages: Pages,
     pub(crate) rng: Rng,
     pub(crate) graceful_pods: bool,
 }
@@ -39,6 +41,7 @@ impl State {
         let mut state = Self {
             registry: Registry::new(builtin::resources()),
             store: Store::new(config.history),
+            pages: Pages::default(),
             rng: Rng::new(config.seed),
             graceful_pods: config.graceful_pods,
         };

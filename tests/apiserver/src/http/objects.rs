@@ -69,12 +69,33 @@ fn target(api: &Api, address: &Address) -> Result<Target, ApiError> {
 
 fn list(api: &Api, target: &Target, form: Form, received: &Received) -> Answer {
     let selector = selector(received)?;
-    let (objects, version) = {
-        let state = api.state();
-        check_list_version(received, state.store.version())?;
-        (state.list(target, &selector), state.store.version())
+    let query = &received.query;
+    let limit = query
+        .text("limit")
+        .parse()
+        .ok()
+        .filter(|limit: &usize| *limit > 0);
+    let page = {
+        let mut state = api.state();
+        match query.text("continue") {
+            "" => {
+                let version = state.store.version();
+                check_list_version(received, version)?;
+                let objects = state.list(target, &selector);
+                state.pages.first(objects, version, limit, !selector.is_empty())
+            }
+            token if version(received)?.is_none_or(|wanted| wanted == 0) => {
+                state.pages.following(token, limit)?
+            }
+            _ => {
+                return Err(ApiError::BadRequest(
+                    "specifying resource version is not allowed when using continue".to_owned(),
+                ));
+            }
+        }
     };
-    let list = form.list(&target.resource, &objects, version, include(received));
+    let mut list = form.list(&target.resource, &page.objects, page.version, include(received));
+    page.mark(&mut list);
     Ok(respond::json(StatusCode::OK, &list))
 }
 

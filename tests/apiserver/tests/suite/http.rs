@@ -14,6 +14,62 @@ async fn open() -> Served {
 }
 
 #[tokio::test]
+async fn a_list_is_read_in_parts_as_it_was_when_it_was_begun() {
+    let served = open().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        served.api.create(PODS, "default", pod(name)).unwrap();
+    }
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items
+            .map(|it| it["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let path = "/api/v1/pods?limit=2";
+    let first = served.get(path).await.json();
+    assert_eq!(names(&first), ["a", "b"]);
+    assert_eq!(first["metadata"]["remainingItemCount"], 3);
+    served.api.delete(PODS, "default", "c").unwrap();
+    served.api.create(PODS, "default", pod("bb")).unwrap();
+    let following = |list: &Value| {
+        let token = list["metadata"]["continue"].as_str().unwrap();
+        format!("{path}&continue={token}")
+    };
+    // Also a second time: the answer to the first may have been lost.
+    for _ in 0..2 {
+        let second = served.get(&following(&first)).await.json();
+        assert_eq!(names(&second), ["c", "d"]);
+        assert_eq!(
+            second["metadata"]["resourceVersion"],
+            first["metadata"]["resourceVersion"]
+        );
+        let last = served.get(&following(&second)).await.json();
+        assert_eq!(names(&last), ["e"]);
+        assert_eq!(last["metadata"].get("continue"), None);
+    }
+    let whole = served.get("/api/v1/pods?limit=5").await.json();
+    assert_eq!(names(&whole), ["a", "b", "bb", "d", "e"]);
+    assert_eq!(whole["metadata"].get("continue"), None);
+
+    let selected = served
+        .get(&format!("{path}&fieldSelector=metadata.name!%3Da"))
+        .await
+        .json();
+    assert_eq!(names(&selected), ["b", "bb"]);
+    assert_eq!(selected["metadata"].get("remainingItemCount"), None);
+    for (query, code) in [
+        ("continue=nonsense", 400),
+        ("continue=1-2&resourceVersion=1", 400),
+        ("continue=77-2", 410),
+    ] {
+        assert_eq!(served.get(&format!("{path}&{query}")).await.code, code, "{query}");
+    }
+    served.api.expire_history();
+    let late = served.get(&following(&first)).await;
+    assert_eq!((late.code, &late.json()["reason"]), (410, &json!("Expired")));
+}
+
+#[tokio::test]
 async fn lists_select_by_labels_and_fields() {
     let served = open().await;
     for (name, node) in [("a", "n1"), ("b", "n2")] {

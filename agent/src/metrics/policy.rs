@@ -9,7 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use warren_kernel::DropCounter;
-use warren_kernel::policy::{Allowance, Denial, Written};
+use warren_kernel::policy::{Ruling, Written};
+use warren_policy::Decision;
 use warren_telemetry::Registry;
 
 use super::{count, number};
@@ -131,26 +132,23 @@ impl PolicyMetrics {
     }
 
     /// Shows what was denied and what was allowed. Series of rules that are no more go; a rule that has allowed nothing has none.
-    pub fn counted(
-        &self,
-        denials: &BTreeMap<String, Denial>,
-        allowances: &BTreeMap<String, Allowance>,
-        counters: &[DropCounter],
-    ) {
+    pub fn counted(&self, rulings: &BTreeMap<String, Ruling>, counters: &[DropCounter]) {
         self.denied.clear();
         self.allowed.clear();
         for counter in counters {
-            if let Some(Denial { policy, rule }) = denials.get(&counter.reason).cloned() {
-                self.denied
-                    .get_or_create(&RuleLabels { policy, rule })
-                    .set(number(counter.packets));
-            }
-            let met = allowances.get(&counter.reason).filter(|_| counter.packets > 0);
-            if let Some(Allowance { policy, rule }) = met.cloned() {
-                self.allowed
-                    .get_or_create(&RuleLabels { policy, rule })
-                    .set(number(counter.packets));
-            }
+            let Some(ruling) = rulings.get(&counter.reason) else {
+                continue;
+            };
+            let series = match ruling.decision {
+                Decision::Deny => &self.denied,
+                Decision::Allow if counter.packets > 0 => &self.allowed,
+                Decision::Allow => continue,
+            };
+            let labels = RuleLabels {
+                policy: ruling.policy.clone(),
+                rule: ruling.rule.clone(),
+            };
+            series.get_or_create(&labels).set(number(counter.packets));
         }
     }
 }

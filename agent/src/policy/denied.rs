@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use warren_kernel::policy::Denial;
+use warren_kernel::policy::Ruling;
 use warren_kernel::{DropCounter, Kernel, LoggedPacket, PacketLog};
 use warren_model::{Node, NodeName, Refusal};
 use warren_policy::flow::Detail;
@@ -45,7 +45,7 @@ pub(super) struct DeniedLog {
     window: Window,
     tally: Tally,
     /// What denials are called, those also that were replaced in this window: their packets may come later.
-    denials: BTreeMap<String, Denial>,
+    denials: BTreeMap<String, Ruling>,
 }
 
 impl DeniedLog {
@@ -105,9 +105,9 @@ impl DeniedLog {
     }
 
     /// Learns what denials are called that are about to be in force.
-    pub(super) fn learn(&mut self, denials: &BTreeMap<String, Denial>) {
+    pub(super) fn learn(&mut self, rulings: &BTreeMap<String, Ruling>) {
         if self.is_on() {
-            self.denials.extend(denials.clone());
+            self.denials.extend(denials(rulings));
         }
     }
 
@@ -144,7 +144,7 @@ impl DeniedLog {
     pub(super) fn count(
         &mut self,
         counters: &[DropCounter],
-        denials: &BTreeMap<String, Denial>,
+        rulings: &BTreeMap<String, Ruling>,
         metrics: &PolicyMetrics,
     ) {
         if !self.is_on() {
@@ -162,7 +162,7 @@ impl DeniedLog {
             tracing::info!(target: TARGET, packets, seconds, "denied packets without a line of their own");
         }
         self.window = Window::new(now);
-        self.denials.clone_from(denials);
+        self.denials = denials(rulings).collect();
     }
 
     /// Is off until it is tried again. Says why once.
@@ -269,12 +269,17 @@ impl Tally {
     }
 }
 
+fn denials(rulings: &BTreeMap<String, Ruling>) -> impl Iterator<Item = (String, Ruling)> {
+    let denials = rulings.iter().filter(|(_, ruling)| ruling.denies());
+    denials.map(|(name, ruling)| (name.clone(), ruling.clone()))
+}
+
 fn by_name(counters: &[DropCounter]) -> BTreeMap<String, u64> {
     let each = counters.iter().map(|it| (it.reason.clone(), it.packets));
     each.collect()
 }
 
-fn write_line(whose: &Whose<'_>, flow: &Flow, denial: Option<&Denial>) {
+fn write_line(whose: &Whose<'_>, flow: &Flow, denial: Option<&Ruling>) {
     let (from, to) = (whose.name(flow.source), whose.name(flow.destination));
     let (icmp_type, icmp_code) = match flow.detail {
         Detail::Icmp { kind, code } => (Some(kind), Some(code)),

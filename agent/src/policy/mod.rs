@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use warren_cluster::{HealthReader, PolicySnapshot, Snapshot, WatchKind};
 use warren_kernel::Kernel;
-use warren_kernel::policy::{Allowance, Denial, Table, render, render_logged};
+use warren_kernel::policy::{Ruling, Table, render, render_logged};
 use warren_model::mesh::{Mesh, OnInvalid};
 use warren_model::{NodeName, OverlayMode, Refusal};
 use warren_policy::cluster::Failsafe;
@@ -75,8 +75,7 @@ pub struct Enforcer {
     world: World,
     compiler: Compiler,
     judge: watch::Sender<Option<Judge>>,
-    denials: BTreeMap<String, Denial>,
-    allowances: BTreeMap<String, Allowance>,
+    rulings: BTreeMap<String, Ruling>,
     denied: DeniedLog,
     waiting: Vec<Newcomer>,
 }
@@ -92,8 +91,7 @@ impl Enforcer {
             requests: receiver,
             in_force,
             judge: watch::Sender::new(None),
-            denials: BTreeMap::new(),
-            allowances: BTreeMap::new(),
+            rulings: BTreeMap::new(),
             denied: DeniedLog::new(parts.node.clone(), parts.cannot_log.clone()),
             waiting: Vec::new(),
             parts,
@@ -221,9 +219,8 @@ impl Enforcer {
             self.world.update(policy, mesh, &attached, &own);
             self.compiled(policy, &mesh.mesh)
         });
-        self.denials.clone_from(table.denials());
-        self.allowances.clone_from(table.allowances());
-        self.denied.learn(&self.denials);
+        self.rulings.clone_from(table.rulings());
+        self.denied.learn(&self.rulings);
         let written = match self.parts.kernel.install_policy(table).await {
             Ok(written) => written,
             Err(error) => {
@@ -299,10 +296,8 @@ impl Enforcer {
     async fn read_counters(&mut self) {
         match self.parts.kernel.policy_counters().await {
             Ok(counters) => {
-                self.parts
-                    .metrics
-                    .counted(&self.denials, &self.allowances, &counters);
-                self.denied.count(&counters, &self.denials, &self.parts.metrics);
+                self.parts.metrics.counted(&self.rulings, &counters);
+                self.denied.count(&counters, &self.rulings, &self.parts.metrics);
             }
             Err(error) => tracing::debug!(%error, "cannot read what policy has denied"),
         }

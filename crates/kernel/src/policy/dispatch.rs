@@ -11,7 +11,7 @@ use warren_policy::{Decision, Direction, PortRange, RuleSet};
 use super::names::Names;
 use super::parts::{address_type, denied, deny, version};
 use super::rule::numbers;
-use super::table::{CUT, Chain, Denial, Set, SetKind, Table, UNKNOWN_POD};
+use super::table::{CUT, Chain, Set, SetKind, Table, UNKNOWN_POD};
 
 /// The bit of a connection's mark that says that it is cut: what belongs to it is dropped, in both directions.
 pub const CUT_MARK: u32 = 0x0100_0000;
@@ -58,7 +58,7 @@ pub(super) fn pods(table: &mut Table, rules: &RuleSet, names: &Names) {
             table.sets.insert(format!("{direction}-{v}"), map);
         }
     }
-    let unknown_pod = denied(table, UNKNOWN_POD, because("its pod is not known yet"));
+    let unknown_pod = denied_by_nobody(table, UNKNOWN_POD, "its pod is not known yet");
     for (name, hook, priority, direction) in [
         ("from-pods", "forward", -10, Direction::Egress),
         ("from-pods-to-node", "input", -10, Direction::Egress),
@@ -132,7 +132,7 @@ pub(super) fn hosts(table: &mut Table, rules: &RuleSet, names: &Names) {
 
 /// What comes before any policy: connections that were cut, and those that were allowed when they were opened.
 fn opening(table: &mut Table) -> Vec<String> {
-    let cut = denied(table, CUT, because("policy forbids it since it was opened"));
+    let cut = denied_by_nobody(table, CUT, "policy forbids it since it was opened");
     vec![
         format!("ct mark & {CUT_MARK:#010x} == {CUT_MARK:#010x} {cut}"),
         "ct state established,related accept".to_owned(),
@@ -140,11 +140,8 @@ fn opening(table: &mut Table) -> Vec<String> {
 }
 
 /// What is denied by no policy of anybody's.
-fn because(reason: &str) -> Denial {
-    Denial {
-        policy: String::new(),
-        rule: reason.to_owned(),
-    }
+fn denied_by_nobody(table: &mut Table, name: &str, reason: &str) -> String {
+    denied(table, name, String::new(), reason.to_owned())
 }
 
 fn base(table: &mut Table, name: &str, hook: &str, priority: i32, rules: Vec<String>) {
@@ -182,13 +179,10 @@ fn goto(
     match (rules.chains[id].stages.is_empty(), rules.chains[id].end) {
         (false, _) => format!("goto {}", names.chain(id, direction)),
         (true, Decision::Allow) => "accept".to_owned(),
-        (true, Decision::Deny) => deny(
-            table,
-            Denial {
-                policy: endpoint.name.to_string(),
-                rule: format!("{direction}: no policy allows it"),
-            },
-        ),
+        (true, Decision::Deny) => {
+            let why = format!("{direction}: no policy allows it");
+            deny(table, endpoint.name.to_string(), why)
+        }
     }
 }
 

@@ -23,4 +23,4 @@ mod table;
 pub use dispatch::CUT_MARK;
 pub use installed::Written;
 pub use render::{render, render_logged};
-pub use table::{Allowance, CUT, Denial, TABLE, Table, UNKNOWN_POD};
+pub use table::{CUT, Ruling, TABLE, Table, UNKNOWN_POD};

@@ -2,8 +2,9 @@
 
 use warren_model::Family;
 use warren_model::fnv::fnv1a;
+use warren_policy::Decision;
 
-use super::table::{Allowance, DENIED, Denial, Table};
+use super::table::{DENIED, Table};
 use crate::packet_log::GROUP;
 
 /// How many packets of one denial are logged in a second, and at once after a while without any. A few a second tell what there is
@@ -11,27 +12,26 @@ use crate::packet_log::GROUP;
 const LOGGED: (u32, u32) = (10, 20);
 
 /// What ends a rule that denies: it is counted under its name, and goes where all that is denied goes.
-pub(super) fn deny(table: &mut Table, denial: Denial) -> String {
-    let text = format!("{} / {}", denial.policy, denial.rule);
-    let name = format!("deny-{:016x}", fnv1a(&text));
-    let comment = comment(&format!("{}, {}", denial.rule, denial.policy));
-    format!("{}{comment}", denied(table, &name, denial))
+pub(super) fn deny(table: &mut Table, policy: String, rule: String) -> String {
+    let name = format!("deny-{:016x}", fnv1a(&format!("{policy} / {rule}")));
+    let comment = comment(&format!("{rule}, {policy}"));
+    format!("{}{comment}", denied(table, &name, policy, rule))
 }
 
 /// What ends a rule that allows: it is counted under its name. Of a connection only the first packet comes here.
-pub(super) fn allow(table: &mut Table, allowance: Allowance) -> String {
-    let text = format!("{} / {}", allowance.policy, allowance.rule);
-    let name = format!("allow-{:016x}", fnv1a(&text));
-    table.allowed.insert(name.clone(), allowance);
-    format!("counter name \"{name}\" accept")
+pub(super) fn allow(table: &mut Table, policy: String, rule: String) -> String {
+    let name = format!("allow-{:016x}", fnv1a(&format!("{policy} / {rule}")));
+    let text = format!("counter name \"{name}\" accept");
+    table.count(name, Decision::Allow, policy, rule);
+    text
 }
 
 /// Counts what is denied under a name and leads it to its end.
 ///
 /// Where denials are logged they have a chain each, because a rule whose limit is exceeded does not match: what it should have
 /// denied would pass. The name tells who reads the log what denied the packet.
-pub(super) fn denied(table: &mut Table, name: &str, denial: Denial) -> String {
-    table.counters.insert(name.to_owned(), denial);
+pub(super) fn denied(table: &mut Table, name: &str, policy: String, rule: String) -> String {
+    table.count(name.to_owned(), Decision::Deny, policy, rule);
     if !table.logs {
         return format!("counter name \"{name}\" goto {DENIED}");
     }

@@ -13,7 +13,7 @@ use super::names::Names;
 use super::parts::{address_type, deny, version};
 use super::rule::set_name;
 use super::stage::{self, passes, policies_of, policy_rules};
-use super::table::{DENIED, Denial, Set, SetKind, Table};
+use super::table::{DENIED, Set, SetKind, Table};
 
 /// The table for the pods and host endpoints of a rule set.
 ///
@@ -121,13 +121,11 @@ fn endpoint_chains(table: &mut Table, rules: &RuleSet, names: &Names, id: ChainI
     }
     main.push(match met.end {
         Decision::Allow => "accept".to_owned(),
-        Decision::Deny => deny(
-            table,
-            Denial {
-                policy: policies_of(rules, met.stages.iter().flat_map(|stage| &stage.policies)),
-                rule: format!("{direction}: no policy allows it"),
-            },
-        ),
+        Decision::Deny => {
+            let policies = met.stages.iter().flat_map(|stage| &stage.policies);
+            let why = format!("{direction}: no policy allows it");
+            deny(table, policies_of(rules, policies), why)
+        }
     });
     table.chain(name, main);
 }

@@ -7,7 +7,7 @@ use warren_policy::ruleset::{AddressSet, End, PolicyRules, Ports, Rule};
 use warren_policy::{Action, Direction, PortRange, Protocol, RuleSet};
 
 use super::parts::{allow, comment, deny, plain, version};
-use super::table::{Allowance, Denial, Table};
+use super::table::Table;
 
 /// The rules that one rule becomes: as many as there are families and ways to say its ports, none if it can never match.
 pub(super) fn statements(
@@ -24,19 +24,10 @@ pub(super) fn statements(
     };
     let action = match rule.action {
         Action::Allow => {
-            let allowance = Allowance {
-                policy: policy.id.to_string(),
-                rule: rule_name(policy, rule, direction),
-            };
-            format!("{}{}", allow(table, allowance), comment(&name))
+            let allow = allow(table, policy.id.to_string(), rule_name(policy, rule, direction));
+            format!("{allow}{}", comment(&name))
         }
-        Action::Deny => deny(
-            table,
-            Denial {
-                policy: policy.id.to_string(),
-                rule: rule_name(policy, rule, direction),
-            },
-        ),
+        Action::Deny => deny(table, policy.id.to_string(), rule_name(policy, rule, direction)),
         Action::Pass => format!("return{}", comment(&name)),
         Action::Log => format!(
             "limit rate 10/second log prefix \"warren {}: \"",

@@ -9,7 +9,7 @@ use warren_policy::{Action, Direction, Protocol, RuleSet};
 use super::names::Names;
 use super::parts::deny;
 use super::rule::statements;
-use super::table::{Denial, Table};
+use super::table::Table;
 
 /// A policy about more ports than these is asked about every packet: it would be in the map once for each.
 const PORTS_OF_A_POLICY: usize = 8;
@@ -56,11 +56,8 @@ pub(super) fn chains(
         lines.extend(asked);
     }
     if stage.end == TierEnd::Deny {
-        let denial = Denial {
-            policy: policies_of(rules, stage.policies.iter()),
-            rule: format!("{direction}: no rule of tier {} allows it", stage.tier),
-        };
-        lines.push(deny(table, denial));
+        let why = format!("{direction}: no rule of tier {} allows it", stage.tier);
+        lines.push(deny(table, policies_of(rules, stage.policies.iter()), why));
     }
     table.chain(name.to_owned(), lines);
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use warren_policy::Decision;
+
 use super::elements::{Element, Elements};
 
 /// The table, of family inet. It is not the guard's: that one stands whatever policy says.
@@ -24,30 +26,28 @@ pub struct Table {
     pub(super) sets: BTreeMap<String, Set>,
     /// Chains by name.
     pub(super) chains: BTreeMap<String, Chain>,
-    /// Counters of what is denied, by name.
-    pub(super) counters: BTreeMap<String, Denial>,
-    /// Counters of what rules allow, by name.
-    pub(super) allowed: BTreeMap<String, Allowance>,
+    /// Counters by name.
+    pub(super) counters: BTreeMap<String, Ruling>,
     /// Whether what is denied is logged on its way to its end.
     pub(super) logs: bool,
 }
 
-/// Who denies.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Denial {
-    /// The policy, or those of which none allows it.
+/// What is counted under one name: a decision, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruling {
+    /// What becomes of the packets.
+    pub decision: Decision,
+    /// The policy, or those of which none allows them; empty: it is nobody's.
     pub policy: String,
     /// Which of its rules: `ingress[0]`; or why, where it is none.
     pub rule: String,
 }
 
-/// Who allows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Allowance {
-    /// The policy.
-    pub policy: String,
-    /// Which of its rules: `ingress[0]`; or that it was refused and is open.
-    pub rule: String,
+impl Ruling {
+    /// Whether it denies.
+    pub fn denies(&self) -> bool {
+        self.decision == Decision::Deny
+    }
 }
 
 /// A set or a map.
@@ -78,23 +78,19 @@ pub(super) struct Chain {
 }
 
 impl Table {
-    /// Who denies what is counted under these names.
-    pub fn denials(&self) -> &BTreeMap<String, Denial> {
+    /// What is counted, by the counter's name.
+    pub fn rulings(&self) -> &BTreeMap<String, Ruling> {
         &self.counters
     }
 
-    /// Who allows what is counted under these names.
-    pub fn allowances(&self) -> &BTreeMap<String, Allowance> {
-        &self.allowed
-    }
-
-    /// The names of all counters.
-    fn counted(&self) -> impl Iterator<Item = &String> {
-        self.counters.keys().chain(self.allowed.keys())
-    }
-
-    fn counts(&self, name: &str) -> bool {
-        self.counters.contains_key(name) || self.allowed.contains_key(name)
+    /// Puts a counter into it.
+    pub(super) fn count(&mut self, name: String, decision: Decision, policy: String, rule: String) {
+        let ruling = Ruling {
+            decision,
+            policy,
+            rule,
+        };
+        self.counters.insert(name, ruling);
     }
 
     /// Puts a chain that nothing but jumps lead to into it.
@@ -108,7 +104,8 @@ impl Table {
         text.line(format_args!("add table inet {TABLE}"));
         text.line(format_args!("delete table inet {TABLE}"));
         text.line(format_args!("add table inet {TABLE}"));
-        text.0 + &self.difference(&Self::default())
+        self.differ(&Self::default(), &mut text);
+        text.0
     }
 
     /// The text that makes a table that is `before` this one, in one transaction; empty if it is this already.
@@ -116,6 +113,11 @@ impl Table {
     /// Names go by what they stand for, so a pod that comes or goes changes elements, and a changed policy its own rules.
     pub fn difference(&self, before: &Self) -> String {
         let mut text = Text::default();
+        self.differ(before, &mut text);
+        text.0
+    }
+
+    fn differ(&self, before: &Self, text: &mut Text) {
         let new_sets = self
             .sets
             .iter()
@@ -124,7 +126,12 @@ impl Table {
             let word = set.kind.word();
             text.line(format_args!("add {word} inet {TABLE} {name} {{ {} }}", set.make));
         }
-        for name in self.counted().filter(|name| !before.counts(name)) {
+        let counters = |of: &'_ Self, but: &Self| -> Vec<String> {
+            let names = of.counters.keys();
+            let names = names.filter(|name| !but.counters.contains_key(*name));
+            names.cloned().collect()
+        };
+        for name in counters(self, before) {
             text.line(format_args!("add counter inet {TABLE} {name}"));
         }
         // All chains before any rule: rules jump to chains.
@@ -137,7 +144,7 @@ impl Table {
             text.line(format_args!("add chain inet {TABLE} {name} {make}"));
         }
         for (name, set) in &self.sets {
-            set.become_of(before.sets.get(name), name, &mut text);
+            set.become_of(before.sets.get(name), name, text);
         }
         for (name, chain) in &self.chains {
             let old = before.chains.get(name).map_or(&[][..], |old| &old.rules);
@@ -171,10 +178,9 @@ impl Table {
         for name in gone() {
             text.line(format_args!("delete chain inet {TABLE} {name}"));
         }
-        for name in before.counted().filter(|name| !self.counts(name)) {
+        for name in counters(before, self) {
             text.line(format_args!("delete counter inet {TABLE} {name}"));
         }
-        text.0
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::time::timeout;
-use warren_kernel::policy::{Denial, Written, render, render_logged};
+use warren_kernel::policy::{Ruling, Written, render, render_logged};
 use warren_kernel::{LoggedPacket, PacketLog};
 use warren_policy::{Flow, Input, Protocol, RuleSet, compile, kubernetes};
 
@@ -49,11 +49,11 @@ fn with_the_port_of(flow: Flow, packet: &LoggedPacket) -> Option<Flow> {
     })
 }
 
-async fn install(node: &Node, rules: &RuleSet, logs: bool) -> BTreeMap<String, Denial> {
+async fn install(node: &Node, rules: &RuleSet, logs: bool) -> BTreeMap<String, Ruling> {
     let table = if logs { render_logged(rules) } else { render(rules) };
-    let denials = table.denials().clone();
+    let rulings = table.rulings().clone();
     node.kernel.install_policy(table).await.unwrap();
-    denials
+    rulings
 }
 
 #[test]
@@ -63,15 +63,18 @@ fn denied_packets_are_logged_by_the_name_of_their_denial_while_that_is_on() {
         let places = everywhere();
         let rules = closed();
         let mut log = node.kernel.packet_log().await.unwrap();
-        let denials = install(&node, &rules, true).await;
+        let rulings = install(&node, &rules, true).await;
         for (family, port) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
             let flow = knock(&places, family, port);
             let packets = read(&mut log, 1).await;
-            let denial = &denials[&packets[0].prefix];
+            let ruling = &rulings[&packets[0].prefix];
             assert_eq!(packets.len(), 1, "{packets:?}");
             assert_eq!(packets[0].flow, with_the_port_of(flow, &packets[0]));
-            assert_eq!(denial.policy, "NetworkPolicy/shop/closed");
-            assert!(denial.rule.starts_with("ingress: "), "{denial:?}");
+            assert_eq!(ruling.policy, "NetworkPolicy/shop/closed");
+            assert!(
+                ruling.denies() && ruling.rule.starts_with("ingress: "),
+                "{ruling:?}"
+            );
         }
         assert_eq!(drops(), 4);
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::sync::Arc;
+
 use warren_model::PodName;
 use warren_policy::cluster::Since;
 use warren_policy::{Labels, Pod, Protocol};
@@ -91,6 +93,7 @@ fn an_address_is_named_after_its_pod_or_its_node() {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         },
+        uid: String::new(),
         labels: Labels::default(),
         addresses: vec![IpAddr::from(address)],
         ports: Vec::new(),
@@ -100,7 +103,7 @@ fn an_address_is_named_after_its_pod_or_its_node() {
         since: Since::Created(0),
     };
     let cluster = Cluster {
-        pods: vec![
+        pods: [
             Pod {
                 finished: true,
                 ..pod("shop", "before", [10, 244, 1, 5])
@@ -115,7 +118,9 @@ fn an_address_is_named_after_its_pod_or_its_node() {
                 ..pod("kube-system", "proxy", [192, 0, 2, 1])
             },
             pod("", "container-1/eth0", [10, 244, 1, 9]),
-        ],
+        ]
+        .map(Arc::new)
+        .into(),
         nodes: [("node1".parse().unwrap(), vec![IpAddr::from([192, 0, 2, 1])])].into(),
         ..Cluster::default()
     };

@@ -70,7 +70,7 @@ impl Newcomer {
         };
         let key = (pod.namespace(), pod.name());
         let name_of = |seen: usize| {
-            let name = &policy.pods[seen].read.name;
+            let name = &policy.pods[seen].name;
             (name.namespace.as_str(), name.name.as_str())
         };
         let mut found = policy

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use warren_cluster::Snapshot;
-use warren_cluster::policy::{PolicyObjects, PolicySnapshot, WithUid};
+use warren_cluster::policy::{PolicyObjects, PolicySnapshot};
 use warren_ipam::Owner;
 use warren_model::{NodeName, PodName};
 use warren_policy::{Cluster, Labels, Pod, Since};
@@ -16,8 +16,6 @@ use warren_policy::{Cluster, Labels, Pod, Since};
 pub(super) struct World {
     node: NodeName,
     cluster: Cluster,
-    /// What the first of the cluster's pods were made of, in the same order.
-    shown: Vec<Arc<WithUid<Pod>>>,
     objects: Arc<PolicyObjects>,
 }
 
@@ -30,7 +28,6 @@ impl World {
         Self {
             node,
             cluster: Cluster::default(),
-            shown: Vec::new(),
             objects: Arc::default(),
         }
     }
@@ -48,7 +45,7 @@ impl World {
         attached: &[Attached],
         own: &[IpAddr],
     ) {
-        self.update_pods(&policy.pods);
+        self.cluster.pods.clone_from(&policy.pods);
         self.attach(attached);
         if !Arc::ptr_eq(&self.objects, &policy.objects) {
             self.objects = Arc::clone(&policy.objects);
@@ -70,31 +67,12 @@ impl World {
         }
     }
 
-    /// Takes over each pod that is the same as before, and makes the others anew. Both lists are in the same order.
-    fn update_pods(&mut self, now: &[Arc<WithUid<Pod>>]) {
-        let before = std::mem::take(&mut self.shown);
-        let pods = std::mem::take(&mut self.cluster.pods);
-        let mut before = before.into_iter().zip(pods).peekable();
-        for shown in now {
-            while before
-                .next_if(|(other, _)| key(&other.read).lt(key(&shown.read)))
-                .is_some()
-            {}
-            let same = before.next_if(|(other, _)| Arc::ptr_eq(other, shown));
-            // Those of this node have the addresses they were given here.
-            let same = same.filter(|(_, pod)| pod.node.as_ref() != Some(&self.node));
-            self.cluster
-                .pods
-                .push(same.map_or_else(|| shown.read.clone(), |(_, pod)| pod));
-        }
-        self.shown = now.to_vec();
-    }
-
     /// Gives this node's pods the addresses of their attachments, whatever the API says: it says so later. An attachment that is no
     /// pod's of Kubernetes is a pod without labels, in no namespace that there is.
     fn attach(&mut self, attached: &[Attached]) {
         let here = self.cluster.pods.iter_mut();
         let here = here.filter(|pod| pod.node.as_ref() == Some(&self.node));
+        let here = here.map(Arc::make_mut);
         let mut by_name: BTreeMap<String, &mut Pod> = BTreeMap::new();
         let mut by_address: BTreeMap<IpAddr, (Since, String)> = BTreeMap::new();
         for pod in here {
@@ -128,14 +106,8 @@ impl World {
                 None => others.push(self::unnamed(owner, addresses, &self.node)),
             }
         }
-        self.cluster.pods.extend(others);
+        self.cluster.pods.extend(others.into_iter().map(Arc::new));
     }
-}
-
-/// What snapshots list pods by: `namespace/name`.
-fn key(pod: &Pod) -> impl Iterator<Item = u8> {
-    let (namespace, name) = (pod.name.namespace.bytes(), pod.name.name.bytes());
-    namespace.chain([b'/']).chain(name)
 }
 
 fn unnamed(owner: &Owner, addresses: &[IpAddr], node: &NodeName) -> Pod {
@@ -144,6 +116,7 @@ fn unnamed(owner: &Owner, addresses: &[IpAddr], node: &NodeName) -> Pod {
             namespace: String::new(),
             name: owner.to_string(),
         },
+        uid: String::new(),
         labels: Labels::default(),
         addresses: addresses.to_vec(),
         ports: Vec::new(),

@@ -4,22 +4,20 @@ use warren_model::Node;
 
 use super::*;
 
-fn pod(name: &str, node: &str, address: &str) -> Arc<WithUid<Pod>> {
-    Arc::new(WithUid {
-        uid: name.to_owned(),
-        read: Pod {
-            name: PodName {
-                namespace: "shop".to_owned(),
-                name: name.to_owned(),
-            },
-            labels: Labels::from_iter([("app", name)]),
-            addresses: vec![address.parse().unwrap()],
-            ports: Vec::new(),
-            host_network: false,
-            finished: false,
-            node: Some(node.parse().unwrap()),
-            since: Since::Created(0),
+fn pod(name: &str, node: &str, address: &str) -> Arc<Pod> {
+    Arc::new(Pod {
+        name: PodName {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
         },
+        uid: name.to_owned(),
+        labels: Labels::from_iter([("app", name)]),
+        addresses: vec![address.parse().unwrap()],
+        ports: Vec::new(),
+        host_network: false,
+        finished: false,
+        node: Some(node.parse().unwrap()),
+        since: Since::Created(0),
     })
 }
 
@@ -95,7 +93,7 @@ fn of_pods_with_the_same_address_the_one_that_is_attached_here_has_it() {
     let mut world = World::new("here".parse().unwrap());
     let aged = |name: &str, node: &str, created: i64| {
         let mut pod = Arc::unwrap_or_clone(pod(name, node, "10.0.1.1"));
-        pod.read.since = Since::Created(created);
+        pod.since = Since::Created(created);
         Arc::new(pod)
     };
     let policy = PolicySnapshot {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use warren_model::mesh::Ports;
@@ -14,7 +15,7 @@ use crate::protocol::{PortRange, Protocol};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cluster {
     /// All pods. Those on the host's network and finished ones are left out of everything.
-    pub pods: Vec<Pod>,
+    pub pods: Vec<Arc<Pod>>,
     /// All namespaces. A pod of a namespace that is not here is in one without labels of its own.
     pub namespaces: Vec<Namespace>,
     /// NetworkSets and GlobalNetworkSets.
@@ -30,6 +31,8 @@ pub struct Cluster {
 pub struct Pod {
     /// Namespace and name.
     pub name: PodName,
+    /// `metadata.uid`: what tells it from one of the same name that was there before; empty where nobody asks.
+    pub uid: String,
     /// `metadata.labels`.
     pub labels: Labels,
     /// `status.podIPs`, or what its node has just given it.

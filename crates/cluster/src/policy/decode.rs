@@ -30,6 +30,7 @@ pub fn pod(pod: &k8s::Pod) -> Pod {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
         },
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
         labels: Labels::from(pod.metadata.labels.clone().unwrap_or_default()),
         addresses: ips.iter().filter_map(|it| it.ip.parse::<IpAddr>().ok()).collect(),
         ports: spec.map(named_ports).unwrap_or_default(),

@@ -30,11 +30,7 @@ pub(crate) fn spawn(
         kind: WatchKind::AllPods,
         api: Api::<k8s::Pod>::all(client.clone()),
         config: config.clone(),
-        decode: |pod| {
-            let read = decode::pod(&pod);
-            let uid = pod.metadata.uid.clone().unwrap_or_default();
-            (key(&pod), Arc::new(WithUid { uid, read }))
-        },
+        decode: |pod| (key(&pod), Arc::new(decode::pod(&pod))),
         contents: |state| &mut state.policy.pods,
         shared: Arc::clone(shared),
     };

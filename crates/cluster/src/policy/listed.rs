@@ -1,5 +1,7 @@
 //! All that policies are compiled from, listed once: for who asks what holds, and does not follow it.
 
+use std::sync::Arc;
+
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -37,7 +39,7 @@ pub struct Listed {
 pub async fn list(client: &Client) -> Result<Listed, kube::Error> {
     let mut listed = Listed::default();
     for pod in all(Api::all(client.clone())).await? {
-        listed.cluster.pods.push(decode::pod(&pod));
+        listed.cluster.pods.push(Arc::new(decode::pod(&pod)));
     }
     for namespace in all(Api::all(client.clone())).await? {
         listed.cluster.namespaces.push(decode::namespace(&namespace));

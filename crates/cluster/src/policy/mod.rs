@@ -14,4 +14,4 @@ pub mod resources;
 pub mod watched;
 
 pub use listed::{Listed, list};
-pub use watched::{PolicyObjects, PolicySnapshot, WithUid};
+pub use watched::{PolicyObjects, PolicySnapshot};

@@ -14,7 +14,7 @@ use crate::decode::Decoded;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PolicySnapshot {
     /// All pods of the cluster, by namespace and name.
-    pub pods: Vec<Arc<WithUid<Pod>>>,
+    pub pods: Vec<Arc<Pod>>,
     /// All else. The same allocation for as long as nothing of it changes.
     pub objects: Arc<PolicyObjects>,
     /// Whether each kind has been listed at least once. Before that, what is not here may well exist.
@@ -38,17 +38,17 @@ pub struct PolicyObjects {
 
 /// An object as it was read, and its `metadata.uid`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WithUid<T> {
+pub(crate) struct WithUid<T> {
     /// `metadata.uid`.
-    pub uid: String,
+    pub(crate) uid: String,
     /// What was read.
-    pub read: T,
+    pub(crate) read: T,
 }
 
 /// All that the watches have shown of policy.
 #[derive(Debug, Default)]
 pub(crate) struct WatchedPolicy {
-    pub(crate) pods: Contents<Arc<WithUid<Pod>>>,
+    pub(crate) pods: Contents<Arc<Pod>>,
     pub(crate) namespaces: Contents<Namespace>,
     pub(crate) kubernetes: Contents<WithUid<ReadPolicy>>,
     pub(crate) warren: Contents<WithUid<ReadPolicy>>,

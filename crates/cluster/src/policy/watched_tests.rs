@@ -65,12 +65,7 @@ async fn what_policies_are_made_of_is_followed_and_what_is_refused_is_told_to_wh
     let snapshot = until(&mut policy, |it| it.synced).await;
     assert_eq!(snapshot.pods.len(), 1);
     assert_eq!(
-        snapshot.pods[0]
-            .read
-            .node
-            .as_ref()
-            .map(ToString::to_string)
-            .as_deref(),
+        snapshot.pods[0].node.as_ref().map(ToString::to_string).as_deref(),
         Some("elsewhere")
     );
     let objects = &snapshot.objects;
@@ -98,10 +93,7 @@ async fn what_policies_are_made_of_is_followed_and_what_is_refused_is_told_to_wh
     changed["metadata"]["labels"]["app"] = json!("other");
     changed["metadata"]["managedFields"] = json!([{"manager": "m"}]);
     api.event(PODS, "MODIFIED", &of_kind("Pod", changed));
-    let after = until(&mut policy, |it| {
-        it.pods[0].read.labels.get("app") == Some("other")
-    })
-    .await;
+    let after = until(&mut policy, |it| it.pods[0].labels.get("app") == Some("other")).await;
     assert!(
         Arc::ptr_eq(&after.objects, &snapshot.objects),
         "the rest is as it was"

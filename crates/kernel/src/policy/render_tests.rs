@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use warren_model::PodName;
@@ -20,6 +21,7 @@ fn pod(name: &str, number: u8) -> Pod {
             namespace: "shop".to_owned(),
             name: name.to_owned(),
         },
+        uid: String::new(),
         labels: Labels::from_iter([("app", name)]),
         addresses: vec![
             IpAddr::from([10, 244, 1, number]),
@@ -39,7 +41,7 @@ fn pod(name: &str, number: u8) -> Pod {
 
 fn cluster() -> Cluster {
     Cluster {
-        pods: vec![pod("web", 5), pod("db", 6), pod("idle", 7)],
+        pods: [pod("web", 5), pod("db", 6), pod("idle", 7)].map(Arc::new).into(),
         network_sets: vec![NetworkSet {
             namespace: None,
             name: "office".to_owned(),
@@ -290,10 +292,10 @@ fn difference(before: (&[Policy], &Cluster), after: (&[Policy], &Cluster)) -> Ve
 fn a_pod_that_comes_changes_elements_and_no_rule() {
     let (few, mut more) = (cluster(), cluster());
     // Its name makes it the first, so that all others move.
-    more.pods.push(Pod {
+    more.pods.push(Arc::new(Pod {
         labels: Labels::from_iter([("app", "web")]),
         ..pod("another", 9)
-    });
+    }));
     let policies = [database("web")];
     let lines = difference((&policies, &few), (&policies, &more));
     assert!(lines.iter().any(|line| line.starts_with("add element ")));

@@ -12,6 +12,7 @@ mod policies;
 #[path = "../rooms/mod.rs"]
 mod rooms;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use places::{PODS, PORTS, Place, everywhere, until};
@@ -117,6 +118,7 @@ fn shop() -> Cluster {
             namespace: "shop".to_owned(),
             name: format!("pod-{number}"),
         },
+        uid: String::new(),
         labels: Labels::from_iter([("number", number.to_string())]),
         addresses: vec![
             format!("10.0.{}.{number}", (number - 1) % 2).parse().unwrap(),
@@ -133,7 +135,7 @@ fn shop() -> Cluster {
         since: Since::Created(0),
     };
     Cluster {
-        pods: (1..=PODS).map(pod).collect(),
+        pods: (1..=PODS).map(pod).map(Arc::new).collect(),
         network_sets: vec![NetworkSet {
             namespace: None,
             name: "partners".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use warren_model::NodeName;
@@ -25,16 +26,21 @@ pub(crate) struct Member {
 /// Of what kind.
 #[derive(Clone, PartialEq)]
 pub(crate) enum What {
-    Pod(Pod),
+    Pod(Arc<Pod>),
     Host(HostEndpoint),
     Set(NetworkSet),
 }
 
 impl Member {
-    pub(super) fn pod(pod: &Pod) -> Self {
+    pub(super) fn pod(pod: &Arc<Pod>) -> Self {
         let mut labels = pod.labels.clone();
         labels.set("projectcalico.org/orchestrator", "k8s");
-        Self::new(What::Pod(pod.clone()), labels, pod.addresses.clone(), Vec::new())
+        Self::new(
+            What::Pod(Arc::clone(pod)),
+            labels,
+            pod.addresses.clone(),
+            Vec::new(),
+        )
     }
 
     pub(super) fn set(set: &NetworkSet) -> Self {

@@ -1,5 +1,7 @@
 //! What is selected, beside asking each member; and an index that has gone through changes, beside a new one.
 
+use std::sync::Arc;
+
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -57,6 +59,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                     namespace,
                     name: format!("pod-{index}"),
                 },
+                uid: String::new(),
                 labels,
                 addresses: Vec::new(),
                 ports: Vec::new(),
@@ -65,6 +68,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 node: None,
                 since: Since::Created(0),
             })
+            .map(Arc::new)
             .collect(),
         network_sets: sets
             .into_iter()

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::cluster::{Cluster, Namespace, Pod};
 use crate::labels::Labels;
@@ -63,7 +64,7 @@ impl Index {
     }
 
     /// Pods are told apart by name. Of two with one name, which the API does not have, the last counts.
-    fn update_pods(&mut self, pods: &[Pod], touched: &mut Touched) {
+    fn update_pods(&mut self, pods: &[Arc<Pod>], touched: &mut Touched) {
         let mut seen = vec![false; self.members.len()];
         let mut new = BTreeMap::new();
         for pod in pods.iter().filter(|pod| pod.is_subject()) {
@@ -73,7 +74,9 @@ impl Index {
             };
             seen[id as usize] = true;
             let known = self.member(id).map(|member| &member.what);
-            if !matches!(known, Some(What::Pod(known)) if known == pod) {
+            // Mostly it is the very same.
+            let is_same = |known: &Arc<Pod>| Arc::ptr_eq(known, pod) || known == pod;
+            if !matches!(known, Some(What::Pod(known)) if is_same(known)) {
                 touched.members.push((id, self.take(id)));
                 self.put(id, Member::pod(pod));
             }
@@ -88,7 +91,7 @@ impl Index {
             self.remove(id, touched);
         }
         // By address, so that addresses of members in their order need hardly any sorting.
-        let mut new: Vec<&Pod> = new.into_values().collect();
+        let mut new: Vec<&Arc<Pod>> = new.into_values().collect();
         new.sort_by(|a, b| a.addresses.cmp(&b.addresses));
         for pod in new {
             let id = self.add(Member::pod(pod), touched);

@@ -1,5 +1,7 @@
 //! Changes of a cluster and its policies, one at a time.
 
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -83,24 +85,24 @@ pub(crate) fn edit() -> impl Strategy<Value = Edit> {
 impl Edit {
     pub(crate) fn make(&self, scene: &mut Scene) {
         let pods = &mut scene.cluster.pods;
-        let chosen = |index: &Index, pods: &[Pod]| (!pods.is_empty()).then(|| index.index(pods.len()));
+        let chosen = |index: &Index, pods: &[Arc<Pod>]| (!pods.is_empty()).then(|| index.index(pods.len()));
         match self {
             Self::Relabel(place, labels) => {
                 if let Some(place) = chosen(place, pods) {
-                    pods[place].labels = labels.clone();
+                    Arc::make_mut(&mut pods[place]).labels = labels.clone();
                 }
             }
             Self::Replace(place, pod) => {
                 if let Some(place) = chosen(place, pods) {
-                    pods[place] = Pod {
+                    pods[place] = Arc::new(Pod {
                         name: pods[place].name.clone(),
                         ..Pod::clone(pod)
-                    };
+                    });
                 }
             }
             Self::Share(one, other) => {
                 if let (Some(one), Some(other)) = (chosen(one, pods), chosen(other, pods)) {
-                    pods[one].addresses = pods[other].addresses.clone();
+                    Arc::make_mut(&mut pods[one]).addresses = pods[other].addresses.clone();
                 }
             }
             Self::Remove(place) => {
@@ -110,7 +112,7 @@ impl Edit {
             }
             Self::Add(pod, first) => {
                 pods.retain(|known| known.name != pod.name);
-                pods.insert(if *first { 0 } else { pods.len() }, Pod::clone(pod));
+                pods.insert(if *first { 0 } else { pods.len() }, Arc::new(Pod::clone(pod)));
             }
             Self::Namespaces(labels) => {
                 let named = NAMESPACES.iter().zip(labels);
@@ -178,7 +180,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
 fn pod() -> impl Strategy<Value = Pod> {
     let from = clusters::cluster().prop_map(|cluster| cluster.pods);
     (from, any::<Index>(), 0..9_u8).prop_map(|(pods, index, name)| {
-        let pod = index.get(&pods).clone();
+        let pod = Pod::clone(&pods[index.index(pods.len())]);
         Pod {
             name: PodName {
                 name: format!("pod-{name}"),

@@ -55,6 +55,7 @@ fn many(app: &str) -> Cluster {
             namespace: "shop".to_owned(),
             name: format!("pod-{number}"),
         },
+        uid: String::new(),
         labels: Labels::from_iter([("app", app)]),
         addresses: vec![[10, 244, 0, number].into()],
         ports: Vec::new(),
@@ -64,7 +65,7 @@ fn many(app: &str) -> Cluster {
         since: Since::Created(0),
     };
     Cluster {
-        pods: (0..MANY).map(pod).collect(),
+        pods: (0..MANY).map(pod).map(Arc::new).collect(),
         ..Cluster::default()
     }
 }
@@ -99,8 +100,9 @@ fn sets_that_have_not_changed_are_not_made_again() {
     let mut compiler = Compiler::default();
     let mut cluster = many("web");
     let before = compiler.compile(&Input::new(&policies, &cluster));
-    cluster.pods[7].ports.clear();
-    cluster.pods[7].labels = Labels::from_iter([("app", "other")]);
+    let changed = Arc::make_mut(&mut cluster.pods[7]);
+    changed.ports.clear();
+    changed.labels = Labels::from_iter([("app", "other")]);
     let after = compiler.compile(&Input::new(&policies, &cluster));
     let [db, web] = &after.sets[..] else {
         panic!("{:?}", after.sets);

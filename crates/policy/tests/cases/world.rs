@@ -2,6 +2,7 @@
 //! who reaches whom.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use warren_model::PodName;
 use warren_policy::kubernetes::{self, NetworkPolicySpec};
@@ -30,11 +31,12 @@ impl World {
             });
             for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
                 let last = index + 1;
-                cluster.pods.push(Pod {
+                cluster.pods.push(Arc::new(Pod {
                     name: PodName {
                         namespace: namespace.into(),
                         name: name.into(),
                     },
+                    uid: String::new(),
                     labels: Labels::from_iter([("pod", name)]),
                     addresses: vec![
                         ip(&format!("10.0.{number}.{last}")),
@@ -54,7 +56,7 @@ impl World {
                     finished: false,
                     node: None,
                     since: Since::Created(0),
-                });
+                }));
             }
         }
         Self {
@@ -98,7 +100,8 @@ impl World {
             .cluster
             .pods
             .iter_mut()
-            .find(|pod| pod.name.to_string() == name);
+            .find(|pod| pod.name.to_string() == name)
+            .map(Arc::make_mut);
         found.unwrap_or_else(|| panic!("there is no pod {name}"))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::option::{of, weighted};
@@ -125,18 +126,21 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             .into_iter()
             .enumerate()
             .map(
-                |(index, (namespace, labels, ports, (host_network, finished), node, (like, created)))| Pod {
-                    name: PodName {
-                        namespace: namespace.into(),
-                        name: format!("pod-{index}"),
-                    },
-                    labels,
-                    addresses: addresses(like.unwrap_or(index)),
-                    ports,
-                    host_network,
-                    finished,
-                    node: node.map(node_name),
-                    since: Since::Created(created),
+                |(index, (namespace, labels, ports, (host_network, finished), node, (like, created)))| {
+                    Arc::new(Pod {
+                        name: PodName {
+                            namespace: namespace.into(),
+                            name: format!("pod-{index}"),
+                        },
+                        uid: index.to_string(),
+                        labels,
+                        addresses: addresses(like.unwrap_or(index)),
+                        ports,
+                        host_network,
+                        finished,
+                        node: node.map(node_name),
+                        since: Since::Created(created),
+                    })
                 },
             )
             .collect(),

@@ -67,7 +67,9 @@ fn pod_at(cluster: &Cluster, address: IpAddr) -> Option<&Pod> {
         .iter()
         .filter(|pod| !pod.host_network && !pod.finished);
     let claiming = subjects.filter(|pod| pod.addresses.contains(&address));
-    claiming.max_by_key(|pod| (pod.since, &pod.name))
+    claiming
+        .max_by_key(|pod| (pod.since, &pod.name))
+        .map(AsRef::as_ref)
 }
 
 /// "podSelector selects the pods to which this NetworkPolicy object applies": in its own namespace.

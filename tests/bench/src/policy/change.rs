@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -111,7 +112,7 @@ impl Scene {
         let chosen = (turn * 137 % PODS) as usize % self.cluster.pods.len();
         match number % 5 {
             0 => {
-                let pod = &mut self.cluster.pods[chosen];
+                let pod = Arc::make_mut(&mut self.cluster.pods[chosen]);
                 let before = pod.labels.get("tier").map(str::to_owned);
                 let other = (0..10).map(|tier| format!("tier-{tier}"));
                 let mut other = other
@@ -135,7 +136,7 @@ impl Scene {
             3 => self.gone = Some(self.cluster.pods.remove(chosen)),
             _ => {
                 let mut pod = self.gone.take().context("no pod has gone")?;
-                pod.name.name = format!("new-{number}");
+                Arc::make_mut(&mut pod).name.name = format!("new-{number}");
                 self.cluster.pods.push(pod);
             }
         }

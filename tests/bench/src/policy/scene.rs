@@ -1,6 +1,7 @@
 //! A large cluster with many policies.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ pub(super) struct Scene {
     /// The one whose pods policy is enforced for.
     pub(super) node: NodeName,
     /// A pod that has gone and comes again.
-    pub(super) gone: Option<Pod>,
+    pub(super) gone: Option<Arc<Pod>>,
 }
 
 impl Scene {
@@ -57,7 +58,7 @@ fn cluster() -> anyhow::Result<Cluster> {
         });
     }
     for number in 0..PODS {
-        cluster.pods.push(pod(number)?);
+        cluster.pods.push(Arc::new(pod(number)?));
     }
     Ok(cluster)
 }
@@ -69,6 +70,7 @@ pub(super) fn pod(number: u32) -> anyhow::Result<Pod> {
             namespace: format!("ns-{}", number % NAMESPACES),
             name: format!("pod-{number}"),
         },
+        uid: String::new(),
         labels: Labels::from_iter([
             ("app", format!("app-{}", number / NAMESPACES % 100)),
             ("tier", format!("tier-{}", number / NAMESPACES % 10)),

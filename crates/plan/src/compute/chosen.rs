@@ -59,13 +59,15 @@ impl<'a> Chosen<'a> {
             .is_some_and(|route| !route.path().kind().is_encrypted())
     }
 
-    /// The kinds of path that are in use although another is chosen, or were until lately.
+    /// The kinds of path that packets may be sent by although another is chosen: those in use now and until lately, as far as the
+    /// guard lets them out.
     pub(super) fn staying(&self) -> BTreeSet<PathKind> {
-        let chosen = self.choice.route.map(|route| route.path().kind());
-        let in_use = self.handover.in_use();
-        in_use
-            .filter(|kind| chosen.is_some_and(|chosen| chosen != *kind))
-            .collect()
+        let Some(chosen) = self.choice.route.map(|route| route.path().kind()) else {
+            return BTreeSet::new();
+        };
+        let leaves = self.handover.leaves(&self.choice);
+        let is_sent_by = |kind: &PathKind| *kind != chosen && (kind.is_encrypted() || leaves.contains(kind));
+        self.handover.in_use().filter(is_sent_by).collect()
     }
 
     /// Whether the lanes are needed to send to this peer or to hear it.

@@ -14,7 +14,7 @@ use warren_plan::handover::{HANDSHAKE_COURTESY, HANDSHAKE_PATIENCE, PEER_PATIENC
 use warren_plan::state::{IPIP_INTERFACE, VXLAN_INTERFACE};
 use warren_plan::{Carrier, RouteTarget, accord};
 
-use world::{ENOUGH, Event, NODES, World, key, meshes, net, pairs};
+use world::{ENOUGH, Event, NODES, World, ip, key, meshes, net, pairs};
 
 /// What follows from a change, in any order.
 fn what_follows() -> impl Strategy<Value = Event> {
@@ -176,6 +176,25 @@ fn a_node_that_gains_wireguard_goes_on_by_the_fallback_until_peers_that_are_slow
         for to in (0..NODES).filter(|to| *to != at) {
             assert_eq!(world.sends(at, to), Some(PathKind::Wireguard));
         }
+    }
+}
+
+#[test]
+fn a_route_in_the_clear_that_somebody_else_makes_is_neither_let_out_nor_told_to_peers() {
+    let mut world = World::at_rest(1);
+    world.members[0].accord_age = HANDSHAKE_PATIENCE;
+    let routes = &mut world.members[0].observed.routes;
+    routes.get_mut(&net(1)).unwrap().target = RouteTarget::Gateway(ip(1));
+    // The pass that puts it right, and one shortly after.
+    for _ in 0..2 {
+        world.happens(&Event::Pass(0), |_| Ok(())).unwrap();
+        let member = &world.members[0];
+        assert!(member.guard.clear.is_empty());
+        let desired = member.desired.as_ref().unwrap();
+        let said = desired.announcement.as_ref().unwrap().progress.as_ref().unwrap();
+        assert_eq!(said.sends, Some(said.accepts));
+        assert!(!said.by.contains(&PathKind::Direct), "{:?}", said.by);
+        assert_eq!(world.sends(0, 1), Some(PathKind::Wireguard));
     }
 }
 

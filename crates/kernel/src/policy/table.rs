@@ -126,7 +126,7 @@ impl Table {
             let word = set.kind.word();
             text.line(format_args!("add {word} inet {TABLE} {name} {{ {} }}", set.make));
         }
-        let counters = |of: &'_ Self, but: &Self| -> Vec<String> {
+        let counters = |of: &Self, but: &Self| -> Vec<String> {
             let names = of.counters.keys();
             let names = names.filter(|name| !but.counters.contains_key(*name));
             names.cloned().collect()

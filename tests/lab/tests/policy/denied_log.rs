@@ -7,7 +7,7 @@ use warren_lab::knock::{Door, knock};
 use warren_lab::{Lab, Place};
 
 use crate::scene::{Object, door, place, scene};
-use crate::support::{metric, until};
+use crate::support::{metric, until, until_told};
 use crate::written::mesh;
 
 /// A datagram is sent three times in this.
@@ -204,20 +204,7 @@ async fn a_node_that_cannot_log_says_so_once_and_denies_all_the_same() {
             rules.contains("goto denied") && !rules.contains("log prefix"),
             "{rules}"
         );
-        until("the Event", async || {
-            let kubeconfig = lab.kubeconfig_inside();
-            let argv = [
-                "kubectl",
-                "--kubeconfig",
-                &kubeconfig,
-                "get",
-                "events",
-                "--all-namespaces",
-            ];
-            let events = lab.run(Place::Root, &argv).await.unwrap().stdout;
-            events.contains("DeniedLogUnavailable") && events.contains("node/node2")
-        })
-        .await;
+        until_told(&lab, "node/node2", "DeniedLogUnavailable").await;
     };
     let (read, ()) = tokio::join!(reading, meanwhile);
     assert_eq!(read.unwrap().stdout, "");

@@ -1,10 +1,9 @@
 //! Policies as people write them.
 
 use serde_json::json;
-use warren_lab::Place;
 
 use crate::scene::{Kind, Object, add, all_attempts, assert_as_judged, door, place, scene};
-use crate::support::{lab, metric, status_when, until};
+use crate::support::{lab, metric, status_when, until, until_told};
 use warren_lab::knock::knock;
 use warren_lab::{ApiKind, LabOptions};
 
@@ -147,20 +146,7 @@ async fn what_cannot_be_honoured_is_told_and_its_pods_fail_as_the_mesh_says() {
         metric(&lab, "node1", "warren_refusals{code=\"policy-unsupported\"}").await == Some(1)
     })
     .await;
-    until("the Event", async || {
-        let kubeconfig = lab.kubeconfig_inside();
-        let argv = [
-            "kubectl",
-            "--kubeconfig",
-            &kubeconfig,
-            "get",
-            "events",
-            "--all-namespaces",
-        ];
-        let events = lab.run(Place::Root, &argv).await.unwrap();
-        events.stdout.contains("globalnetworkpolicy/bad") && events.stdout.contains("PolicyUnsupported")
-    })
-    .await;
+    until_told(&lab, "globalnetworkpolicy/bad", "PolicyUnsupported").await;
 
     mesh(&lab, json!({"onInvalid": "open"})).await;
     until("its pods to be open", async || is_open(true).await).await;
@@ -207,16 +193,7 @@ async fn a_policy_in_a_tier_that_there_is_not_is_told_like_any_other() {
         metric(&lab, "node1", "warren_refusals{code=\"policy-unknown-tier\"}").await == Some(1)
     })
     .await;
-    let kubectl = async |what: &[&str]| {
-        let kubeconfig = lab.kubeconfig_inside();
-        let argv = [&["kubectl", "--kubeconfig", &kubeconfig, "get"], what].concat();
-        lab.run(Place::Root, &argv).await.unwrap().stdout
-    };
-    until("the Event", async || {
-        let events = kubectl(&["events", "--all-namespaces"]).await;
-        events.contains("globalnetworkpolicy/lost") && events.contains("PolicyUnknownTier")
-    })
-    .await;
+    until_told(&lab, "globalnetworkpolicy/lost", "PolicyUnknownTier").await;
     lost.delete(&lab).await;
     until("all to be open again", async || is_open().await).await;
 }

@@ -55,6 +55,25 @@ pub(crate) async fn assert_all_reach_all(lab: &Lab, facts: &Facts) {
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
+/// Waits until there is an Event of that reason about that object, called as kubectl does: `node/node2`.
+pub(crate) async fn until_told(lab: &Lab, object: &str, reason: &str) {
+    let kubeconfig = lab.kubeconfig_inside();
+    let argv = [
+        "kubectl",
+        "--kubeconfig",
+        &kubeconfig,
+        "get",
+        "events",
+        "--all-namespaces",
+    ];
+    until("the Event", async || {
+        let events = lab.run(Place::Root, &argv).await.unwrap().stdout;
+        let mut events = events.lines();
+        events.any(|event| event.contains(object) && event.contains(reason))
+    })
+    .await;
+}
+
 /// What `warren status` says, once it is what is wanted; the last it said, otherwise.
 pub(crate) async fn status_when(lab: &Lab, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Runs suites on a stock distribution kernel, which has kernel WireGuard and IPIP, in a virtual machine:
-# hack/vm.sh [SUITE...]
+# hack/vm.sh [--whole] [SUITE...]
 #
-# The suites stand in tests/vm/suites; without a name, all of them run. The kernel is Debian's linux-image-cloud-amd64,
+#   --whole  all of the suites that the lab has too, and not only what depends on the kernel: half an hour where it is emulated
+#
+# The suites stand in tests/vm/suites, those of --whole in tests/vm/whole; without a name, all of them run. The kernel is Debian's linux-image-cloud-amd64,
 # fetched by apt into the cache and not installed. The machine boots from an initramfs that holds the test programs and
 # this machine's own tools, has neither disk nor network, and leaves nothing behind. Root is needed only to install
 # QEMU where it is missing. Where KVM does not work, QEMU emulates the processors, which takes ten times as long.
 #
 #   WARREN_VM_ACCELERATOR  kvm or tcg, instead of finding out
-#   WARREN_VM_LIMIT        after so many seconds the machine is ended (900)
+#   WARREN_VM_LIMIT        after so many seconds the machine is ended (900; with --whole 3600)
 #
 # What the machine says goes to stdout. The exit status is 0 if every suite passed.
 set -euo pipefail
@@ -18,7 +20,6 @@ cd "$(dirname "$0")/.."
 # shellcheck source=hack/private-apt.sh
 . hack/private-apt.sh
 
-LIMIT=${WARREN_VM_LIMIT:-900}
 MEMORY=3G
 PROCESSORS=2
 # A meta-package: it depends on the newest kernel that is meant for virtual machines.
@@ -37,8 +38,13 @@ MODULES=(net drivers/net crypto lib arch/x86/crypto)
 
 main() {
     [ "$(uname -m)" = x86_64 ] || die "the virtual machine is an x86_64 one"
-    local suites
-    suites=$(chosen "$@")
+    local suites list=tests/vm/suites
+    LIMIT=${WARREN_VM_LIMIT:-900}
+    if [ "${1:-}" = --whole ]; then
+        list=tests/vm/whole LIMIT=${WARREN_VM_LIMIT:-3600}
+        shift
+    fi
+    suites=$(chosen "$list" "$@")
     ensure_debs qemu-system-x86_64=qemu-system-x86 depmod=kmod cpio strip=binutils
     mkdir -p "$CACHE"
     CACHE=$(cd "$CACHE" && pwd)
@@ -52,10 +58,11 @@ main() {
     boot
 }
 
-# chosen NAME...: the lines of these suites; of all, without a name.
+# chosen LIST NAME...: the lines of these suites; of all, without a name.
 chosen() {
     local name all
-    all=$(sed '/^#/d; /^$/d' tests/vm/suites)
+    all=$(sed '/^#/d; /^$/d' "$1")
+    shift
     [ $# -gt 0 ] || printf '%s\n' "$all"
     for name in "$@"; do
         grep "^$name " <<<"$all" || die "no suite '$name': $(cut -d ' ' -f 1 <<<"$all" | paste -s -d ' ')"

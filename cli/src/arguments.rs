@@ -1,4 +1,13 @@
-//! The command line.
+//! The command line: what there is to be said, and no more. Commands take it from here.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | `keys`, `policy` | the commands of these names |
+//! | `flow` | pods, peers and ports |
+
+mod flow;
+mod keys;
+mod policy;
 
 use std::path::PathBuf;
 
@@ -6,8 +15,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use warren_model::NodeName;
 
-use crate::keys::{KeysAgentsArguments, KeysNodeArguments};
-use crate::policy::{PeerArgument, PodArgument, PortArgument};
+pub(crate) use self::keys::{
+    KeysAgentsArguments, KeysCommand, KeysListArguments, KeysNodeArguments, KeysRotateArguments,
+};
+pub(crate) use self::policy::{
+    PolicyArguments, PolicyCommand, PolicyExplainArguments, PolicyListArguments, PolicyShowArguments,
+};
 
 /// Look at a Warren mesh, and remove it from a node.
 ///
@@ -135,165 +148,6 @@ pub(crate) struct PlanArguments {
     /// Which agents to ask.
     #[command(flatten)]
     pub(crate) agents: AgentArguments,
-}
-
-/// Of `warren keys`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeysCommand {
-    /// Show every node's keys, and what a rotation waits for
-    ///
-    /// The JSON holds "nodes", one each: "node", "keys" ("epoch", "lane", "publicKey"), "settled", "waitsFor", and "agentError"
-    /// where its agent did not answer.
-    List(KeysListArguments),
-    /// Rotate the keys of all nodes, or of some, without losing a packet
-    ///
-    /// Raises spec.keys.epoch of the Mesh by one; it takes the permissions list on nodes, and get, patch and create on
-    /// meshes.warren-mesh.io. A rotation that is asked for while another is under way waits for that. Exit status 1: with --wait,
-    /// not every node has followed in time.
-    ///
-    /// The JSON holds "epoch", "finished", "seconds" and "behind", the nodes that have not followed.
-    Rotate(KeysRotateArguments),
-    /// Show where the rotation of keys stands, and what waits for an operator
-    ///
-    /// Exit status 1: a rotation is under way, a key that changed outside one waits to be accepted, or an agent does not answer.
-    ///
-    /// The JSON holds "epoch", "settled" (the newest that all have settled in), "finished", "waiting" ("node", "for"), "changes"
-    /// ("node", "epoch", "before", "now", "inForce", "seenBy") and "unanswered" ("node", "error").
-    Status(KeysAgentsArguments),
-    /// Compare every agent's view of every key with what the API shows
-    ///
-    /// An agent tells what its devices hold, not what it has read. What differs is looked at again, three times within two seconds:
-    /// it may have changed just now. Exit status 1: something differs, or an agent does not answer.
-    ///
-    /// The JSON holds "agents" and "compared", how many of them and of their views; "differences", one each: "agent", "node", "lane",
-    /// "published" and "held"; and "unanswered" ("node", "error").
-    Verify(KeysAgentsArguments),
-    /// Take a key that a node changed outside a rotation
-    ///
-    /// Adds the keys that the node publishes now to spec.keys.accepted of the Mesh, and takes out those that no node has any
-    /// more. It takes the permissions list on nodes, and get, patch and create on meshes.warren-mesh.io.
-    ///
-    /// The JSON holds "node" and "keys".
-    Accept(KeysNodeArguments),
-    /// Distrust a node's key everywhere at once, for one that was stolen
-    ///
-    /// Adds the keys that the node publishes now to spec.keys.revoked of the Mesh. Every agent stops using them as soon as it
-    /// sees that, and the node's own makes new ones. Connections of that node's pods break off until its peers have taken those up.
-    /// It takes the permissions list on nodes, and get, patch and create on meshes.warren-mesh.io.
-    ///
-    /// The JSON holds "node" and "keys".
-    Revoke(KeysNodeArguments),
-}
-
-/// Of `warren keys list`.
-#[derive(Debug, Args)]
-pub(crate) struct KeysListArguments {
-    /// Which agents to ask.
-    #[command(flatten)]
-    pub(crate) agents: AgentArguments,
-}
-
-/// Of `warren keys rotate`.
-#[derive(Debug, Args)]
-pub(crate) struct KeysRotateArguments {
-    /// Make a new key for this node only; may be given several times [default: all nodes]
-    #[arg(long = "node", value_name = "NAME")]
-    pub(crate) nodes: Vec<NodeName>,
-    /// Wait until every node has followed
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// How long to wait, seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 1200, requires = "wait")]
-    pub(crate) timeout: u64,
-    /// Kubeconfig to reach the API server with [default: the pod's service account, else KUBECONFIG or ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// How to print
-    #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Table)]
-    pub(crate) output: OutputFormat,
-}
-
-/// Of `warren policy`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// List policies in the order they are asked, whom they apply to, and which are refused and why
-    ///
-    /// The JSON holds "policies", one each: "policy", "kind", "namespace", "name", "tier", "order" (null: last), "selects" (how many
-    /// pods and host endpoints), "ingressRules" and "egressRules" (null: the policy does not speak of that), "refused" (why, or null);
-    /// "onInvalid", what becomes of what refused policies select: "closed" or "open"; and "refusals", network sets and host endpoints
-    /// that are refused.
-    List(PolicyListArguments),
-    /// Say whether a connection is allowed, which rule decides on each side, and what would change that
-    ///
-    /// A connection is allowed if both sides allow it; replies are part of it. Of dual-stack pods both families are explained. A
-    /// Service is asked about by a pod behind it: policy sees the address after the translation.
-    ///
-    /// Exit status 0: allowed; 1: denied, over one family at least; 2: not known, because there is no such pod, or the API server
-    /// cannot be asked.
-    ///
-    /// The JSON holds "allowed" and "flows", one for each family: "from", "to", "protocol", "port", "allowed", "egress" and
-    /// "ingress", each with "allowed", "endpoint", "reason" ("rule", "refused", "end-of-tier", "no-policy", "passed-on", "own-node",
-    /// "itself", "failsafe", "no-endpoint"), "policy", "rule" (its position in the policy's list, from 0) and "text"; and "changes",
-    /// each of which would turn the answer of its side.
-    Explain(PolicyExplainArguments),
-    /// Show what a pod's policies come to, in words
-    ///
-    /// The JSON holds "pod", "node", "addresses", "ingress" and "egress", each with "isolated", "tiers" and "end"; a tier has
-    /// "tier", "policies" ("policy", "order", "refused", "rules" in words) and "end": "deny" or "pass".
-    Show(PolicyShowArguments),
-}
-
-/// How policies are read and told.
-#[derive(Debug, Args)]
-pub(crate) struct PolicyArguments {
-    /// Kubeconfig to reach the API server with [default: the pod's service account, else KUBECONFIG or ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// How to print
-    #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Table)]
-    pub(crate) output: OutputFormat,
-}
-
-/// Of `warren policy list`.
-#[derive(Debug, Args)]
-pub(crate) struct PolicyListArguments {
-    /// Where from and how.
-    #[command(flatten)]
-    pub(crate) policy: PolicyArguments,
-}
-
-/// Of `warren policy explain`.
-#[derive(Debug, Args)]
-pub(crate) struct PolicyExplainArguments {
-    /// Who opens the connection: a pod, as NAMESPACE/NAME or NAME, or an address
-    #[arg(long, value_name = "POD")]
-    pub(crate) from: PeerArgument,
-    /// With whom: a pod, as NAMESPACE/NAME or NAME, or an address
-    #[arg(long, value_name = "POD")]
-    pub(crate) to: PeerArgument,
-    /// Protocol and port there: tcp/80, udp/53, sctp/9999
-    #[arg(long, value_name = "PROTOCOL/PORT")]
-    pub(crate) port: PortArgument,
-    /// The namespace of pods that are given by name alone
-    #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
-    pub(crate) namespace: String,
-    /// Where from and how.
-    #[command(flatten)]
-    pub(crate) policy: PolicyArguments,
-}
-
-/// Of `warren policy show`.
-#[derive(Debug, Args)]
-pub(crate) struct PolicyShowArguments {
-    /// The pod, as NAMESPACE/NAME or NAME
-    #[arg(value_name = "POD")]
-    pub(crate) pod: PodArgument,
-    /// The namespace of a pod that is given by name alone
-    #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
-    pub(crate) namespace: String,
-    /// Where from and how.
-    #[command(flatten)]
-    pub(crate) policy: PolicyArguments,
 }
 
 /// Of `warren doctor`.

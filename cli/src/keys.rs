@@ -2,21 +2,18 @@
 //!
 //! | module | what it is about |
 //! |---|---|
-//! | `arguments` | the command line of some |
 //! | `list` | every node's keys |
 //! | `progress` | where a rotation stands, and what waits for an operator |
 //! | `verify` | what devices hold, against what nodes publish |
 //! | `rotate` | raising the Mesh's epoch |
 //! | `listed` | the Mesh's lists of accepted and revoked keys |
 
-mod arguments;
 mod list;
 mod listed;
 mod progress;
 mod rotate;
 mod verify;
 
-pub(crate) use self::arguments::{KeysAgentsArguments, KeysNodeArguments};
 use crate::arguments::KeysCommand;
 use crate::outcome::Outcome;
 

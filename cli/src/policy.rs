@@ -1,6 +1,5 @@
 //! `warren policy`: what network policy means.
 
-mod argument;
 mod explain;
 mod list;
 mod look;
@@ -8,8 +7,6 @@ mod show;
 
 use crate::arguments::PolicyCommand;
 use crate::outcome::Outcome;
-
-pub(crate) use argument::{PeerArgument, PodArgument, PortArgument};
 
 /// Does what is asked for.
 pub(crate) async fn policy(command: PolicyCommand) -> anyhow::Result<Outcome> {

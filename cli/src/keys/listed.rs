@@ -14,9 +14,8 @@ use warren_cluster::mesh_resource::{MAX_LISTED_KEYS, Mesh};
 use warren_model::PublicKey;
 use warren_model::mesh::MESH_NAME;
 
-use super::KeysNodeArguments;
 use super::rotate::{Published, nodes, refused};
-use crate::arguments::OutputFormat;
+use crate::arguments::{KeysNodeArguments, OutputFormat};
 use crate::outcome::{self, Outcome};
 
 /// How often a change is made anew because somebody else has changed the Mesh meanwhile.

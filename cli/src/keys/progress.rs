@@ -6,9 +6,8 @@ use serde::Serialize;
 use warren_model::status::{AgentStatus, KeyChange};
 use warren_model::{Epoch, PublicKey};
 
-use super::KeysAgentsArguments;
 use super::verify::Unanswered;
-use crate::arguments::OutputFormat;
+use crate::arguments::{KeysAgentsArguments, OutputFormat};
 use crate::outcome::{self, Outcome};
 use crate::printable::printable;
 use crate::survey::{Survey, survey};

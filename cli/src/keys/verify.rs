@@ -7,9 +7,8 @@ use serde::Serialize;
 use warren_model::status::{AgentStatus, PeerStatus};
 use warren_model::{Announcement, Epoch, Lane, PathKind, PublicKey};
 
-use super::KeysAgentsArguments;
 use crate::answer::AgentError;
-use crate::arguments::OutputFormat;
+use crate::arguments::{KeysAgentsArguments, OutputFormat};
 use crate::outcome::{self, Outcome};
 use crate::printable::printable;
 use crate::survey::{Survey, survey};

@@ -1,6 +1,5 @@
 //! An API server that has nodes and whose node proxy answers what the test says.
 
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,9 +9,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+use crate::served::Served;
 
 /// What a node's agent, or the API server in its place, answers.
 pub(crate) enum Page {
@@ -31,8 +30,7 @@ type Agents = dyn Fn(&str, &str) -> Page + Send + Sync;
 /// Runs until it is dropped.
 pub(crate) struct FakeApi {
     server: Arc<Server>,
-    kubeconfig: NamedTempFile,
-    _runtime: Runtime,
+    served: Served,
 }
 
 struct Server {
@@ -66,7 +64,7 @@ impl FakeApi {
     }
 
     pub(crate) fn kubeconfig(&self) -> &str {
-        self.kubeconfig.path().to_str().unwrap()
+        self.served.kubeconfig()
     }
 
     /// The most agents that were asked at the same time.
@@ -87,24 +85,9 @@ impl FakeApi {
             .route("/api/v1/nodes", get(list))
             .route("/api/v1/nodes/{node}/proxy/{page}", get(proxy))
             .with_state(Arc::clone(&server));
-        let runtime = Runtime::new().unwrap();
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-            .unwrap();
-        let address = listener.local_addr().unwrap();
-        runtime.spawn(axum::serve(listener, routes).into_future());
-        let kubeconfig = NamedTempFile::new().unwrap();
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
-            "clusters": [{"name": "fake", "cluster": {"server": format!("http://{address}")}}],
-            "users": [{"name": "fake", "user": {"token": "fake"}}],
-            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
-        });
-        std::fs::write(kubeconfig.path(), config.to_string()).unwrap();
         Self {
             server,
-            kubeconfig,
-            _runtime: runtime,
+            served: Served::start(routes),
         }
     }
 }

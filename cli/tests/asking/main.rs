@@ -3,6 +3,8 @@
 
 mod fake_agent;
 mod fake_api;
+#[path = "../served/mod.rs"]
+mod served;
 
 use std::process::{Command, Output};
 

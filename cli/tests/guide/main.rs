@@ -3,6 +3,8 @@
 
 #[path = "../policy/fake_api.rs"]
 mod fake_api;
+#[path = "../served/mod.rs"]
+mod served;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,7 +1,6 @@
 //! An API server that has the objects that a test gives it, and knows no other kinds than theirs.
 
 use std::collections::BTreeMap;
-use std::future::IntoFuture;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,17 +8,14 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
-use tokio::runtime::Runtime;
+
+use crate::served::Served;
 
 /// Answers by path: a list's items, or an object.
 type Answers = BTreeMap<String, Value>;
 
 /// Runs until it is dropped.
-pub(crate) struct FakeApi {
-    kubeconfig: NamedTempFile,
-    _runtime: Runtime,
-}
+pub(crate) struct FakeApi(Served);
 
 impl FakeApi {
     /// `objects` by the path of their list; a `Mesh` has a path of its own.
@@ -33,28 +29,11 @@ impl FakeApi {
             answers.insert("/apis/warren-mesh.io/v1alpha1/meshes/default".to_owned(), mesh);
         }
         let routes = Router::new().fallback(answer).with_state(Arc::new(answers));
-        let runtime = Runtime::new().unwrap();
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-            .unwrap();
-        let address = listener.local_addr().unwrap();
-        runtime.spawn(axum::serve(listener, routes).into_future());
-        let kubeconfig = NamedTempFile::new().unwrap();
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
-            "clusters": [{"name": "fake", "cluster": {"server": format!("http://{address}")}}],
-            "users": [{"name": "fake", "user": {"token": "fake"}}],
-            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
-        });
-        std::fs::write(kubeconfig.path(), config.to_string()).unwrap();
-        Self {
-            kubeconfig,
-            _runtime: runtime,
-        }
+        Self(Served::start(routes))
     }
 
     pub(crate) fn kubeconfig(&self) -> &str {
-        self.kubeconfig.path().to_str().unwrap()
+        self.0.kubeconfig()
     }
 }
 

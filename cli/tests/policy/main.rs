@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod fake_api;
+#[path = "../served/mod.rs"]
+mod served;
 
 use std::process::{Command, Output};
 

@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 
 use serde_json::json;
 
+use crate::served::kubeconfig_to;
+
 pub(crate) struct FakeApi {
     kubeconfig: PathBuf,
     asked: JoinHandle<(String, String)>,
@@ -17,12 +19,7 @@ impl FakeApi {
     pub(crate) fn start(folder: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let kubeconfig = folder.join("kubeconfig");
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
-            "clusters": [{"name": "fake", "cluster": {"server": format!("http://{}", listener.local_addr().unwrap())}}],
-            "users": [{"name": "fake", "user": {"token": "fake"}}],
-            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
-        });
+        let config = kubeconfig_to(listener.local_addr().unwrap());
         std::fs::write(&kubeconfig, config.to_string()).unwrap();
         let asked = std::thread::spawn(move || answer_one(&listener));
         Self { kubeconfig, asked }

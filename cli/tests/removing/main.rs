@@ -3,6 +3,8 @@
 
 mod fake_api;
 mod machine;
+#[path = "../served/mod.rs"]
+mod served;
 
 use std::fs;
 use std::os::unix::net::UnixListener;

@@ -10,7 +10,7 @@
 //!
 //! | module | what it is about |
 //! |---|---|
-//! | `threads`, `carrier`, `lending`, `waiting` | who runs what, and who waits for what |
+//! | `threads`, `carrier`, `lending`, `waiting`, `turn` | who runs what, and who waits for what |
 //! | `reading`, `slots`, `outbound` | frames of the interface become datagrams to peers |
 //! | `inbound` | datagrams become frames on the interface |
 //! | `mailbox`, `control` | handshakes and timers, away from the way of the packets |
@@ -34,6 +34,7 @@ mod reading;
 mod slots;
 mod tables;
 pub(crate) mod threads;
+mod turn;
 mod waiting;
 
 use std::io;

@@ -26,6 +26,7 @@
 //! |---|---|---|
 //! | [`tun`] | ioctl on the interface and the union in their argument; reading without waiting | `tests/device`, all of it |
 //! | `udp::receive`, `udp::send`, `udp::control` | recvmmsg, sendmmsg, socket options, and the addresses and control messages that the kernel writes | `udp::tests`, and in memory alone `udp::control`'s tests |
+//! | `device::turn` | the class of the scheduler that a worker is in | its tests |
 //! | [`process`] | fork, before there are threads; `capset` | `tests/device`, `ending` and `citizen` |
 //! | [`client`] | a child that enters its cgroup between fork and exec | the lab's suites |
 //! | `main` | taking over descriptors that the program was started with | `tests/device`, `citizen` |

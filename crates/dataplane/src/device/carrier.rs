@@ -7,6 +7,7 @@ use super::Device;
 use super::inbound::Inbound;
 use super::lending::Load;
 use super::outbound::Outbound;
+use super::turn::Turn;
 use super::waiting::{Ready, Waiting};
 use crate::noise::Millis;
 
@@ -24,6 +25,7 @@ pub(super) struct Carrier<'d> {
     lent: bool,
     /// How many frames there were in this millisecond.
     frames: (Millis, u32),
+    turn: Turn,
 }
 
 impl<'d> Carrier<'d> {
@@ -35,6 +37,7 @@ impl<'d> Carrier<'d> {
             outbound: Outbound::new(device),
             lent: false,
             frames: (0, 0),
+            turn: Turn::begin(device.now()),
         })
     }
 
@@ -58,6 +61,7 @@ impl<'d> Carrier<'d> {
             self.waiting.replace(Arc::clone(&sockets))?;
         }
         drop(sockets);
+        self.turn.look(self.device.now());
         let ready = self.waiting.wait()?;
         let mut load = self.carry_datagrams(ready);
         let rested = || load == Load::Little && self.device.lending.has_rested(self.device.now());

@@ -61,7 +61,9 @@ impl<'d> Carrier<'d> {
             self.waiting.replace(Arc::clone(&sockets))?;
         }
         drop(sockets);
-        self.turn.look(self.device.now());
+        if !self.lent {
+            self.turn.look(self.device.now());
+        }
         let ready = self.waiting.wait()?;
         let mut load = self.carry_datagrams(ready);
         let rested = || load == Load::Little && self.device.lending.has_rested(self.device.now());
@@ -119,6 +121,7 @@ impl<'d> Carrier<'d> {
 
     fn lend(&mut self, lent: bool) -> io::Result<()> {
         self.lent = lent;
+        self.turn.set_busy(lent, self.device.now());
         self.waiting.set_frames(!lent)
     }
 }

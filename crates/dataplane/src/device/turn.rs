@@ -6,7 +6,7 @@
 //! processor from nobody and has its turn when the other rests.
 //!
 //! Where processors have more to do than they can, that turn comes after milliseconds. So the worker looks how long it has waited for
-//! turns, which the kernel counts, and is scheduled like everybody for a while where that is long.
+//! turns, which the kernel counts, and is scheduled like everybody for a while where that is long; and where there is much to carry.
 
 use std::fs::File;
 use std::io;
@@ -74,6 +74,17 @@ impl Turn {
         }
     }
 
+    /// Where there is much to carry it is scheduled like everybody: nobody waits for a single packet then.
+    pub(super) fn set_busy(&mut self, busy: bool, now: Millis) {
+        let Some(counts) = &self.counts else { return };
+        let set = if busy {
+            set_class(Class::Normal)
+        } else {
+            waited(counts).and_then(|waited| set_class(self.choice.skip_to(now, waited)))
+        };
+        self.note(set);
+    }
+
     /// Looks now and then whether turns come late. To be called between two waits for packets.
     pub(super) fn look(&mut self, now: Millis) {
         let Some(counts) = self.counts.as_ref().filter(|_| self.choice.is_due(now)) else {
@@ -83,7 +94,11 @@ impl Turn {
             Some(class) => set_class(class),
             None => Ok(()),
         });
-        if let Err(error) = looked {
+        self.note(looked);
+    }
+
+    fn note(&mut self, set: io::Result<()>) {
+        if let Err(error) = set {
             tracing::debug!(%error, "a worker stays scheduled as it is");
             self.counts = None;
         }
@@ -137,6 +152,12 @@ impl Choice {
             Class::Normal if lasted >= self.pause && !late => Some(self.change(Class::Batch, now)),
             Class::Batch | Class::Normal => None,
         }
+    }
+
+    /// Leaves out what was waited for until now. The class that was right before.
+    fn skip_to(&mut self, now: Millis, waited: Waited) -> Class {
+        (self.looked, self.waited) = (now, waited);
+        self.class
     }
 
     fn change(&mut self, class: Class, now: Millis) -> Class {
@@ -199,11 +220,13 @@ mod tests {
     fn a_worker_waits_for_its_turn_and_can_stop_that() {
         // Threads inherit the class.
         let worker = thread::spawn(|| {
-            let turn = Turn::begin(0);
+            let mut turn = Turn::begin(0);
             assert!(turn.counts.is_some(), "the kernel keeps no account of turns");
             assert_eq!(class_of_this_thread(), libc::SCHED_BATCH);
-            set_class(Class::Normal).unwrap();
+            turn.set_busy(true, 1);
             assert_eq!(class_of_this_thread(), libc::SCHED_OTHER);
+            turn.set_busy(false, 2);
+            assert_eq!(class_of_this_thread(), libc::SCHED_BATCH);
         });
         worker.join().unwrap();
     }

@@ -69,16 +69,11 @@ impl Newcomer {
             return true;
         };
         let key = (pod.namespace(), pod.name());
-        let name_of = |seen: usize| {
-            let name = &policy.pods[seen].name;
-            (name.namespace.as_str(), name.name.as_str())
-        };
         let mut found = policy
             .pods
             .iter()
-            .enumerate()
-            .filter(|(seen, _)| name_of(*seen) == key);
-        found.any(|(_, seen)| pod.uid().is_none_or(|uid| uid == seen.uid))
+            .filter(|seen| (seen.name.namespace.as_str(), seen.name.name.as_str()) == key);
+        found.any(|seen| pod.uid().is_none_or(|uid| uid == seen.uid))
     }
 
     pub(super) fn answer(self, admission: Admission) {

@@ -83,6 +83,12 @@ impl Table {
         &self.counters
     }
 
+    /// The names of the counters that another table has not.
+    fn counters_beyond(&self, other: &Self) -> impl Iterator<Item = &String> {
+        let names = self.counters.keys();
+        names.filter(|name| !other.counters.contains_key(*name))
+    }
+
     /// Puts a counter into it.
     pub(super) fn count(&mut self, name: String, decision: Decision, policy: String, rule: String) {
         let ruling = Ruling {
@@ -126,12 +132,7 @@ impl Table {
             let word = set.kind.word();
             text.line(format_args!("add {word} inet {TABLE} {name} {{ {} }}", set.make));
         }
-        let counters = |of: &Self, but: &Self| -> Vec<String> {
-            let names = of.counters.keys();
-            let names = names.filter(|name| !but.counters.contains_key(*name));
-            names.cloned().collect()
-        };
-        for name in counters(self, before) {
+        for name in self.counters_beyond(before) {
             text.line(format_args!("add counter inet {TABLE} {name}"));
         }
         // All chains before any rule: rules jump to chains.
@@ -178,7 +179,7 @@ impl Table {
         for name in gone() {
             text.line(format_args!("delete chain inet {TABLE} {name}"));
         }
-        for name in counters(before, self) {
+        for name in before.counters_beyond(self) {
             text.line(format_args!("delete counter inet {TABLE} {name}"));
         }
     }

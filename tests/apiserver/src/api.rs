@@ -74,10 +74,11 @@ impl Api {
 
     /// Replaces the fault plan, including `expire_history`, as `PUT /warren-faults` does.
     pub fn set_faults(&self, plan: FaultPlan) {
-        if plan.expire_history {
+        let expires = plan.expire_history;
+        self.faults().set(plan);
+        if expires {
             self.expire_history();
         }
-        self.faults().set(plan);
     }
 
     /// Forgets all events: the next watch from a listed version gets 410 Expired, and so does who is in the middle of a list.

@@ -159,6 +159,17 @@ pub(crate) enum WatchEnd {
     Cut,
 }
 
+/// What is decided of a request.
+#[derive(Debug)]
+pub(crate) struct Fate {
+    /// How long it waits first.
+    pub(crate) delay: Duration,
+    /// What goes wrong.
+    pub(crate) fault: Option<Fault>,
+    /// How it ends, if it is a watch.
+    pub(crate) ends: watch::Receiver<WatchEnd>,
+}
+
 /// The switchboard of a served API.
 #[derive(Debug)]
 pub struct Faults {
@@ -177,13 +188,10 @@ impl Default for Faults {
 
 impl Faults {
     /// Replaces the plan. Its `expire_history` is carried out by [`Api::set_faults`](crate::Api::set_faults) only.
+    ///
+    /// It is in force before watches end: who watches again at once meets the new plan.
     pub fn set(&self, plan: FaultPlan) {
-        if plan.close_watches {
-            self.close_watches();
-        }
-        if plan.cut_watches_every_ms.is_some() {
-            self.cut_watches();
-        }
+        let (closes, cuts) = (plan.close_watches, plan.cut_watches_every_ms.is_some());
         let rng = Rng::new(plan.seed);
         *self.lock() = (
             FaultPlan {
@@ -193,6 +201,12 @@ impl Faults {
             },
             rng,
         );
+        if closes {
+            self.close_watches();
+        }
+        if cuts {
+            self.cut_watches();
+        }
     }
 
     /// Adds a rule behind the others.
@@ -221,9 +235,11 @@ impl Faults {
         self.ends.send_replace(WatchEnd::Cut);
     }
 
-    /// What happens to `call`, and how long it has to wait first.
-    pub(crate) fn decide(&self, call: &Call) -> (Duration, Option<Fault>) {
+    /// What happens to `call`. Of the ends of watches it counts all from now on, so that none that was let pass by an earlier plan
+    /// outlives that plan's end.
+    pub(crate) fn decide(&self, call: &Call) -> Fate {
         let mut state = self.lock();
+        let spared = self.spare();
         let (plan, rng) = &mut *state;
         let jitter = plan.jitter_ms.map_or(0, |ms| (rng.fraction() * ms as f64) as u64);
         let mut fault = None;
@@ -236,11 +252,20 @@ impl Faults {
             fault = Some(rule.fault.clone());
             break;
         }
-        (Duration::from_millis(jitter), fault)
+        Fate {
+            delay: Duration::from_millis(jitter),
+            fault,
+            ..spared
+        }
     }
 
-    pub(crate) fn watch_ends(&self) -> watch::Receiver<WatchEnd> {
-        self.ends.subscribe()
+    /// What happens to a request that nothing happens to.
+    pub(crate) fn spare(&self) -> Fate {
+        Fate {
+            delay: Duration::ZERO,
+            fault: None,
+            ends: self.ends.subscribe(),
+        }
     }
 
     pub(crate) fn watch_life(&self) -> Option<Duration> {
@@ -273,11 +298,14 @@ mod tests {
     fn a_rule_hits_what_it_matches_as_often_as_it_says() {
         let faults = Faults::default();
         faults.add(Rule::on("patch", "nodes", Fault::Drop).times(2));
-        assert_eq!(faults.decide(&call("get", "nodes")).1, None);
-        assert_eq!(faults.decide(&call("patch", "pods")).1, None);
-        assert_eq!(faults.decide(&call("patch", "nodes")).1, Some(Fault::Drop));
-        assert_eq!(faults.decide(&call("patch", "nodes/status")).1, Some(Fault::Drop));
-        assert_eq!(faults.decide(&call("patch", "nodes")).1, None);
+        assert_eq!(faults.decide(&call("get", "nodes")).fault, None);
+        assert_eq!(faults.decide(&call("patch", "pods")).fault, None);
+        assert_eq!(faults.decide(&call("patch", "nodes")).fault, Some(Fault::Drop));
+        assert_eq!(
+            faults.decide(&call("patch", "nodes/status")).fault,
+            Some(Fault::Drop)
+        );
+        assert_eq!(faults.decide(&call("patch", "nodes")).fault, None);
         assert_eq!(
             (faults.plan().rules[0].hits, faults.plan().rules[0].count),
             (2, Some(0))
@@ -300,12 +328,27 @@ mod tests {
             });
             (0..64)
                 .map(|_| faults.decide(&call("get", "nodes")))
+                .map(|fate| (fate.delay, fate.fault))
                 .collect::<Vec<_>>()
         };
         let first = run();
         assert_eq!(first, run());
         let hits = first.iter().filter(|(_, fault)| fault.is_some()).count();
         assert!((16..48).contains(&hits), "{hits} of 64 at one half");
+    }
+
+    #[test]
+    fn no_watch_that_an_earlier_plan_let_pass_outlives_the_one_that_ends_watches() {
+        let faults = Faults::default();
+        let before = faults.decide(&call("watch", "pods"));
+        assert_eq!((before.fault, before.ends.has_changed().unwrap()), (None, false));
+        faults.set(FaultPlan {
+            rules: vec![Rule::on("watch", "pods", Fault::Drop)],
+            close_watches: true,
+            ..FaultPlan::default()
+        });
+        assert!(before.ends.has_changed().unwrap());
+        assert_eq!(faults.decide(&call("watch", "pods")).fault, Some(Fault::Drop));
     }
 
     #[test]

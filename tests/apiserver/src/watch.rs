@@ -79,8 +79,8 @@ impl Watch {
     /// Starts a watch. A version that is no longer in the history, or not yet reached (this server was started anew
     /// since), gets 410 as an ERROR event and not as an HTTP status: so does the real server, and the kube-rs watcher
     /// lists again only for the event.
-    pub(crate) fn start(api: Api, request: WatchRequest) -> Self {
-        let (head, ends) = (api.head(), api.faults().watch_ends());
+    pub(crate) fn start(api: Api, request: WatchRequest, ends: watch::Receiver<WatchEnd>) -> Self {
+        let head = api.head();
         let now = Instant::now();
         let bookmark = now + api.config().bookmarks_every;
         let cut = api.faults().watch_life().map(|life| now + life);

@@ -24,12 +24,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::Api;
 use crate::config::User;
 use crate::error::{ApiError, Subject};
-use crate::faults::{Call, Fault};
+use crate::faults::{Call, Fate, Fault, WatchEnd};
 use crate::{discovery, openapi};
 use query::Query;
 use route::{Address, Route};
@@ -47,6 +48,8 @@ pub(crate) struct Received {
     pub(crate) query: Query,
     pub(crate) user: User,
     pub(crate) body: Bytes,
+    /// How it ends, if it is a watch.
+    pub(crate) ends: watch::Receiver<WatchEnd>,
 }
 
 impl Received {
@@ -112,8 +115,8 @@ async fn answer(api: Api, request: Request<Incoming>) -> Result<Response<Body>, 
     let query = Query::parse(head.uri.query().unwrap_or_default());
     let route = route::parse(head.uri.path());
     let call = call(&route, &head.method, &query, &user);
-    let (delay, fault) = if route == Route::Faults {
-        (Duration::ZERO, None)
+    let Fate { delay, fault, ends } = if route == Route::Faults {
+        api.faults().spare()
     } else {
         api.faults().decide(&call)
     };
@@ -156,6 +159,7 @@ async fn answer(api: Api, request: Request<Incoming>) -> Result<Response<Body>, 
         query,
         user,
         body,
+        ends,
     };
     let answer = dispatch(&api, route, &received)
         .await

@@ -149,7 +149,7 @@ fn watch(api: &Api, target: Target, form: Form, received: &Received) -> Answer {
         bookmarks,
         timeout: timeout.map_or(api.config().watch_timeout, Duration::from_secs),
     };
-    let watch = Watch::start(api.clone(), request);
+    let watch = Watch::start(api.clone(), request, received.ends.clone());
     Ok(stream::response(
         watch,
         target.resource,

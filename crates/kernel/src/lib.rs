@@ -36,6 +36,7 @@ mod family;
 pub mod guard;
 pub mod kernel;
 pub mod links;
+mod membership;
 pub mod neighbours;
 pub mod netlink;
 pub mod netns;

@@ -56,9 +56,9 @@ pub struct AddressSet {
     pub name: String,
     /// What it holds.
     pub query: Query,
-    /// Single addresses of both families, in order: a hash set.
+    /// Single addresses of both families, in order.
     pub addresses: Vec<IpAddr>,
-    /// Networks of both families, in order; only from network sets: an interval set.
+    /// Networks of both families, in order; only from network sets.
     pub nets: Vec<IpNet>,
 }
 

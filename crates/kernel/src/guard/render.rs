@@ -3,8 +3,8 @@
 //! A packet that is judged while a transaction takes effect must meet all of the old table or all of the new one. For rules
 //! the kernel sees to that. For the elements of a set it does not: where an element goes and the same one comes, a lookup at
 //! that moment may find neither (seen on Linux 6.1, where interval sets miss what is in them), and a packet that was always
-//! allowed is dropped. So networks are parts of the rules, as anonymous sets, which come and go with them; and of the open
-//! pods, whose sets have names because pods are opened without writing rules, only those are changed that are to change.
+//! allowed is dropped. So networks are parts of the rules, in the way that [`membership`](crate::membership) says; and of the
+//! open pods, whose sets have names because pods are opened without writing rules, only those are changed that are to change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -194,12 +194,20 @@ mod tests {
     }
 
     #[test]
-    fn networks_inside_each_other_are_one_interval() {
+    fn networks_inside_each_other_are_one() {
         let text = render(&guard(), None);
         assert!(
-            text.contains("ip daddr { 10.244.0.0/16 } counter name plaintext-out drop"),
+            text.contains("ip daddr 10.244.0.0/16 counter name plaintext-out drop"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn no_set_is_one_of_intervals() {
+        let text = render(&guard(), None);
+        let sets = text.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+        let mut elements = sets.flat_map(|set| set.split(", "));
+        assert_eq!(elements.find(|it| it.contains('/')), None, "{text}");
     }
 
     #[test]

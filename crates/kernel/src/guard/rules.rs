@@ -1,11 +1,13 @@
 //! The rules of the guard's chains, as nft text.
 //!
-//! Networks stand in the rules themselves, as anonymous sets: see [`render`](super::render) for why.
+//! Networks stand in the rules themselves: see [`render`](super::render) for why.
 
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use warren_plan::{Carrier, Clear, Guard};
+
+use crate::membership::{inside, outside};
 
 /// The sets of open pods, one a family: keys are the host side of a pod's veth and the pod's address.
 pub(super) const PODS_V4: &str = "pods4";
@@ -90,23 +92,23 @@ fn incoming(guard: &Guard) -> Vec<String> {
         "iifname \"lo\" accept".to_owned(),
         "iifname \"wrn*\" goto from-pod".to_owned(),
     ];
-    each(&mut rules, &local(guard), |ip, nets| {
-        format!("{ip} saddr {nets} counter name spoofed-local drop")
+    each(&mut rules, "saddr", &local(guard), |nets| {
+        format!("{nets} counter name spoofed-local drop")
     });
     // WireGuard has checked the source against the sending peer's allowed IPs. A lane is good for clear networks too:
     // packets of a hand-over are still under way in it.
     rules.push("iifname { \"warren0\", \"warren1\" } accept".to_owned());
     for (carrier, interface) in CARRIERS {
         let from = crossing(guard, |clear| clear.incoming.contains(&carrier));
-        each(&mut rules, &from, |ip, nets| {
-            format!("iifname {interface} {ip} saddr {nets} accept")
+        each(&mut rules, "saddr", &from, |nets| {
+            format!("iifname {interface} {nets} accept")
         });
     }
-    each(&mut rules, &clear(guard), |ip, nets| {
-        format!("{ip} saddr {nets} counter name wrong-carrier-in drop")
+    each(&mut rules, "saddr", &clear(guard), |nets| {
+        format!("{nets} counter name wrong-carrier-in drop")
     });
-    each(&mut rules, &sealed(guard), |ip, nets| {
-        format!("{ip} saddr {nets} counter name plaintext-in drop")
+    each(&mut rules, "saddr", &sealed(guard), |nets| {
+        format!("{nets} counter name plaintext-in drop")
     });
     rules
 }
@@ -115,8 +117,10 @@ fn from_pod() -> Vec<String> {
     vec![
         format!("iifname . ip saddr @{PODS_V4} accept"),
         format!("iifname . ip6 saddr @{PODS_V6} accept"),
-        format!("ip6 saddr {{ ::, fe80::/10 }} {NEIGHBOUR_DISCOVERY} accept"),
-        "ip6 saddr { ::, fe80::/10 } counter name pod-link-local drop".to_owned(),
+        format!("ip6 saddr :: {NEIGHBOUR_DISCOVERY} accept"),
+        format!("ip6 saddr fe80::/10 {NEIGHBOUR_DISCOVERY} accept"),
+        "ip6 saddr :: counter name pod-link-local drop".to_owned(),
+        "ip6 saddr fe80::/10 counter name pod-link-local drop".to_owned(),
         "counter name pod-spoofed drop".to_owned(),
     ]
 }
@@ -126,21 +130,21 @@ fn outgoing(guard: &Guard) -> Vec<String> {
         "oifname \"lo\" accept".to_owned(),
         "oifname \"wrn*\" goto to-pod".to_owned(),
     ];
-    each(&mut rules, &local(guard), |ip, nets| {
-        format!("{ip} daddr {nets} counter name local-out drop")
+    each(&mut rules, "daddr", &local(guard), |nets| {
+        format!("{nets} counter name local-out drop")
     });
     rules.push("oifname { \"warren0\", \"warren1\" } accept".to_owned());
     for (carrier, interface) in CARRIERS {
         let to = crossing(guard, |clear| clear.outgoing.contains(&carrier));
-        each(&mut rules, &to, |ip, nets| {
-            format!("oifname {interface} {ip} daddr {nets} accept")
+        each(&mut rules, "daddr", &to, |nets| {
+            format!("oifname {interface} {nets} accept")
         });
     }
-    each(&mut rules, &clear(guard), |ip, nets| {
-        format!("{ip} daddr {nets} counter name wrong-carrier-out drop")
+    each(&mut rules, "daddr", &clear(guard), |nets| {
+        format!("{nets} counter name wrong-carrier-out drop")
     });
-    each(&mut rules, &sealed(guard), |ip, nets| {
-        format!("{ip} daddr {nets} counter name plaintext-out drop")
+    each(&mut rules, "daddr", &sealed(guard), |nets| {
+        format!("{nets} counter name plaintext-out drop")
     });
     rules
 }
@@ -149,8 +153,10 @@ fn to_pod() -> Vec<String> {
     vec![
         format!("oifname . ip daddr @{PODS_V4} accept"),
         format!("oifname . ip6 daddr @{PODS_V6} accept"),
-        format!("ip6 daddr {{ fe80::/10, ff00::/8 }} {NEIGHBOUR_DISCOVERY} accept"),
-        "ip6 daddr { fe80::/10, ff00::/8 } counter name pod-link-local drop".to_owned(),
+        format!("ip6 daddr fe80::/10 {NEIGHBOUR_DISCOVERY} accept"),
+        format!("ip6 daddr ff00::/8 {NEIGHBOUR_DISCOVERY} accept"),
+        "ip6 daddr fe80::/10 counter name pod-link-local drop".to_owned(),
+        "ip6 daddr ff00::/8 counter name pod-link-local drop".to_owned(),
         "counter name pod-unopened drop".to_owned(),
     ]
 }
@@ -166,9 +172,12 @@ fn segments() -> Vec<String> {
 /// the node that asked for a Service, a connection from outside to a NodePort) becomes the node-local address: the peer
 /// takes nothing else from this node. What pods send outside the pod network becomes the node's address, where wanted.
 fn translate(guard: &Guard) -> Vec<String> {
-    let [own4, own6] = local(guard).map(|nets| nets.map(|nets| format!("saddr != {nets} ")));
-    let own4 = own4.map_or("meta nfproto ipv4 ".to_owned(), |own| format!("ip {own}"));
-    let own6 = own6.map_or(String::new(), |own| format!("ip6 {own}"));
+    let [own4, own6] = local(guard);
+    let own4 = match &*own4 {
+        [] => "meta nfproto ipv4 ".to_owned(),
+        nets => all(outside("ip saddr", nets.iter().copied())),
+    };
+    let own6 = all(outside("ip6 saddr", own6));
     let mut rules = vec![
         "oifname \"lo\" return".to_owned(),
         "oifname \"wrn*\" return".to_owned(),
@@ -176,17 +185,29 @@ fn translate(guard: &Guard) -> Vec<String> {
         format!("{PATHS} {own6}ip6 saddr != fe80::/10 masquerade"),
         format!("{PATHS} return"),
     ];
-    let [inside4, inside6] = by_family(guard.pod_networks.iter().copied());
-    let [from4, from6] = by_family(guard.masquerade.iter().copied());
-    for (ip, from, inside) in [("ip", from4, inside4), ("ip6", from6, inside6)] {
-        let inside = inside.map_or(String::new(), |nets| format!("{ip} daddr != {nets} "));
-        rules.extend(from.map(|from| format!("{ip} saddr {from} {inside}masquerade fully-random")));
+    let within = by_family(guard.pod_networks.iter().copied());
+    let from = by_family(guard.masquerade.iter().copied());
+    for ((ip, from), within) in FAMILIES.into_iter().zip(from).zip(within) {
+        let beyond = all(outside(&format!("{ip} daddr"), within));
+        let from = inside(&format!("{ip} saddr"), from);
+        rules.extend(
+            from.into_iter()
+                .map(|from| format!("{from} {beyond}masquerade fully-random")),
+        );
     }
     rules
 }
 
-/// Networks as one anonymous set a family, IPv4 first; `None` where there are none.
-type Networks = [Option<String>; 2];
+/// Matches that all must hold, and what follows.
+fn all(matches: Vec<String>) -> String {
+    matches.into_iter().map(|it| it + " ").collect()
+}
+
+/// Networks of each family, IPv4 first.
+type Networks = [Vec<IpNet>; 2];
+
+/// What nft calls them.
+const FAMILIES: [&str; 2] = ["ip", "ip6"];
 
 fn local(guard: &Guard) -> Networks {
     by_family(guard.local.iter().copied())
@@ -208,18 +229,15 @@ fn crossing(guard: &Guard, may: impl Fn(&Clear) -> bool) -> Networks {
     by_family(crossing.map(|(net, _)| *net))
 }
 
-/// Intervals of one set must not overlap, hence the aggregation.
 fn by_family(nets: impl Iterator<Item = IpNet>) -> Networks {
-    let nets = IpNet::aggregate(&nets.collect());
-    [true, false].map(|v4| {
-        let family = nets.iter().filter(|net| net.addr().is_ipv4() == v4);
-        let elements: Vec<String> = family.map(ToString::to_string).collect();
-        (!elements.is_empty()).then(|| format!("{{ {} }}", elements.join(", ")))
-    })
+    let (v4, v6) = nets.partition(|net| net.addr().is_ipv4());
+    [v4, v6]
 }
 
-/// A rule for each family that has networks.
-fn each(rules: &mut Vec<String>, networks: &Networks, rule: impl Fn(&str, &str) -> String) {
-    let families = ["ip", "ip6"].into_iter().zip(networks);
-    rules.extend(families.filter_map(|(ip, nets)| Some(rule(ip, nets.as_deref()?))));
+/// A rule for each family and length that the networks have, of what matches that.
+fn each(rules: &mut Vec<String>, field: &str, networks: &Networks, rule: impl Fn(&str) -> String) {
+    for (ip, nets) in FAMILIES.into_iter().zip(networks) {
+        let matches = inside(&format!("{ip} {field}"), nets.iter().copied());
+        rules.extend(matches.iter().map(|it| rule(it)));
+    }
 }

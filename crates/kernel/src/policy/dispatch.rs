@@ -10,8 +10,8 @@ use warren_policy::{Decision, Direction, PortRange, RuleSet};
 
 use super::names::Names;
 use super::parts::{address_type, denied, deny, version};
-use super::rule::numbers;
 use super::table::{CUT, Chain, Set, SetKind, Table, UNKNOWN_POD};
+use crate::membership::port_inside;
 
 /// The bit of a connection's mark that says that it is cut: what belongs to it is dropped, in both directions.
 pub const CUT_MARK: u32 = 0x0100_0000;
@@ -150,21 +150,23 @@ fn base(table: &mut Table, name: &str, hook: &str, priority: i32, rules: Vec<Str
     table.chains.insert(name.to_owned(), Chain { make, rules });
 }
 
-/// A rule for each protocol's ports that stay open; of a protocol without ports all of it does.
+/// Rules for each protocol's ports that stay open; of a protocol without ports all of it does.
 fn open_ports(open: &[(Protocol, PortRange)]) -> Vec<String> {
     let mut protocols: Vec<Protocol> = open.iter().map(|(protocol, _)| *protocol).collect();
     protocols.sort_unstable();
     protocols.dedup();
-    let rule = |protocol: Protocol| {
+    let rules = |protocol: Protocol| {
         if !protocol.has_ports() {
-            return format!("meta l4proto {} accept", protocol.0);
+            return vec![format!("meta l4proto {} accept", protocol.0)];
         }
         let ranges = open.iter().filter(|(of, _)| *of == protocol);
         let ranges: Vec<PortRange> = ranges.map(|(_, range)| *range).collect();
-        let ports = numbers(&ranges).unwrap_or_default();
-        format!("meta l4proto {} th dport {ports} accept", protocol.0)
+        let ports = port_inside("th dport", &ranges).into_iter();
+        ports
+            .map(|ports| format!("meta l4proto {} {ports} accept", protocol.0))
+            .collect()
     };
-    protocols.into_iter().map(rule).collect()
+    protocols.into_iter().flat_map(rules).collect()
 }
 
 /// Where a host endpoint's packets go.

@@ -11,7 +11,7 @@ use super::dispatch;
 use super::elements::Elements;
 use super::names::Names;
 use super::parts::{address_type, deny, version};
-use super::rule::set_name;
+use super::rule::{lengths, nets_name, set_name};
 use super::stage::{self, passes, policies_of, policy_rules};
 use super::table::{DENIED, Set, SetKind, Table};
 
@@ -66,27 +66,23 @@ fn rendered(rules: &RuleSet, logs: bool) -> Table {
     table
 }
 
+/// The nft sets of a set: one a family for its addresses, and one for each length that its networks have.
 fn address_set(table: &mut Table, set: &Arc<AddressSet>) {
     for family in [Family::V4, Family::V6] {
-        let kind = address_type(family);
-        let single = Elements::Addresses(set.clone(), family);
-        // A hash set unless there are networks, which only network sets bring.
-        let made = if set.nets.is_empty() {
-            Set {
-                kind: SetKind::Hash,
-                make: format!("type {kind};"),
-                elements: single,
-            }
-        } else {
-            let nets = set.nets.iter().filter(|net| Family::of(net.addr()) == family);
-            let single = single.all().into_iter().map(|address| address.to_string());
-            Set {
-                kind: SetKind::Interval,
-                make: format!("type {kind}; flags interval; auto-merge;"),
-                elements: single.chain(nets.map(ToString::to_string)).collect(),
-            }
+        let make = format!("type {};", address_type(family));
+        let made = |elements: Elements| Set {
+            kind: SetKind::Hash,
+            make: make.clone(),
+            elements,
         };
-        table.sets.insert(set_name(set, family), made);
+        let single = made(Elements::Addresses(set.clone(), family));
+        table.sets.insert(set_name(set, family), single);
+        for length in lengths(set, family) {
+            let of_family = set.nets.iter().filter(|net| Family::of(net.addr()) == family);
+            let of_length = of_family.filter(|net| net.prefix_len() == length);
+            let elements = of_length.map(|net| net.network().to_string()).collect();
+            table.sets.insert(nets_name(set, length, family), made(elements));
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! One rule of a policy as rules of nft.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use warren_model::Family;
-use warren_model::fnv::Fnv;
 use warren_policy::ruleset::{AddressSet, End, PolicyRules, Ports, Rule};
-use warren_policy::{Action, Direction, PortRange, Protocol, RuleSet};
+use warren_policy::{Action, Direction, Protocol, RuleSet};
 
 use super::parts::{allow, comment, deny, plain, version};
 use super::table::Table;
+use crate::membership::{inside, masked, outside, port_inside, port_outside};
 
 /// The rules that one rule becomes: as many as there are families and ways to say its ports, none if it can never match.
 pub(super) fn statements(
@@ -36,15 +38,10 @@ pub(super) fn statements(
     };
     let mut lines = Vec::new();
     for family in families(rule) {
-        let Some(addresses) = addresses(rules, rule, family) else {
-            continue;
-        };
-        for ports in ports(rules, rule, family) {
-            // The cheapest first: most rules that a packet meets are about another port.
-            let mut parts = protocol(rule, family);
-            parts.extend(ports.numbers);
-            parts.extend(addresses.iter().cloned());
-            parts.extend(ports.names);
+        let protocol = protocol(rule, family);
+        for tests in ways(&conditions(rules, rule, family)) {
+            let mut parts = protocol.clone();
+            parts.extend(tests.into_iter().map(|test| test.text.clone()));
             parts.push(action.clone());
             lines.push(parts.join(" "));
         }
@@ -61,22 +58,20 @@ fn rule_name(policy: &PolicyRules, rule: &Rule, direction: Direction) -> String 
     }
 }
 
-/// The nft set of a set's addresses of a family. One with networks is another kind of set, so it has another name; and another
-/// one whenever its networks change, because such a set is not changed but made anew, with the rules that use it.
+/// The nft set of a set's addresses of a family.
 pub(super) fn set_name(set: &AddressSet, family: Family) -> String {
-    if set.nets.is_empty() {
-        return format!("{}-{}", set.name, version(family));
-    }
-    let mut hash = Fnv::new();
-    for net in &set.nets {
-        hash.update(&net.to_string());
-        hash.update(" ");
-    }
-    for address in &set.addresses {
-        hash.update(&address.to_string());
-        hash.update(" ");
-    }
-    format!("{}-nets-{:016x}-{}", set.name, hash.finish(), version(family))
+    format!("{}-{}", set.name, version(family))
+}
+
+/// The nft set of those of its networks of a family that have this length: of what these addresses are, masked.
+pub(super) fn nets_name(set: &AddressSet, length: u8, family: Family) -> String {
+    format!("{}-nets{length}-{}", set.name, version(family))
+}
+
+/// The lengths that a set's networks of a family have.
+pub(super) fn lengths(set: &AddressSet, family: Family) -> BTreeSet<u8> {
+    let of_family = set.nets.iter().filter(|net| Family::of(net.addr()) == family);
+    of_family.map(IpNet::prefix_len).collect()
 }
 
 /// The families to say a rule for; `None` says it for both at once, where no part of it is about addresses.
@@ -141,116 +136,130 @@ fn protocol(rule: &Rule, family: Option<Family>) -> Vec<String> {
     parts
 }
 
-/// What both sides' addresses must be; `None` if no address of the family can be that.
-fn addresses(rules: &RuleSet, rule: &Rule, family: Option<Family>) -> Option<Vec<String>> {
-    let mut parts = Vec::new();
-    let Some(family) = family else {
-        return Some(parts);
-    };
-    for (end, field) in [(&rule.source, "saddr"), (&rule.destination, "daddr")] {
-        let field = format!("{} {field}", ip(family));
-        if let Some(set) = end.set {
-            parts.push(format!("{field} @{}", set_name(&rules.sets[set], family)));
-        }
-        if let Some(set) = end.not_set {
-            parts.push(format!("{field} != @{}", set_name(&rules.sets[set], family)));
-        }
-        if !end.nets.is_empty() {
-            parts.push(format!("{field} {}", nets(&end.nets, family)?));
-        }
-        if let Some(nets) = nets(&end.not_nets, family) {
-            parts.push(format!("{field} != {nets}"));
-        }
-    }
-    Some(parts)
+/// How much it takes to find out whether a test holds: most rules that a packet meets are about another port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cost {
+    /// The packet's port is compared.
+    Port,
+    /// An address is, or is looked up.
+    Address,
+    /// An address and a port are looked up.
+    NamedPort,
 }
 
-/// Those of a family, as a set without overlaps, which nft would refuse; `None` if there are none.
-fn nets(nets: &[IpNet], family: Family) -> Option<String> {
-    let of_family = nets.iter().filter(|net| Family::of(net.addr()) == family);
-    let merged = IpNet::aggregate(&of_family.copied().collect());
-    let texts: Vec<String> = merged.iter().map(ToString::to_string).collect();
-    (!texts.is_empty()).then(|| format!("{{ {} }}", texts.join(", ")))
+/// A part of a rule that holds or does not.
+#[derive(Debug, Clone)]
+struct Test {
+    cost: Cost,
+    text: String,
 }
 
-/// One way to say what both sides' ports must be; all of it must hold.
-#[derive(Debug, Clone, Default)]
-struct PortsWay {
-    /// What is said by numbers.
-    numbers: Vec<String>,
-    /// What is said by names: a look into a set for each.
-    names: Vec<String>,
-}
+/// Tests of which one must hold.
+type Condition = Vec<Test>;
 
-impl PortsWay {
-    fn and_number(mut self, number: String) -> Self {
-        self.numbers.push(number);
-        self
-    }
-
-    fn and_name(mut self, name: String) -> Self {
-        self.names.push(name);
-        self
-    }
-}
-
-/// Every way to say what both sides' ports must be: numbers or any of the named ones, of either side.
-fn ports(rules: &RuleSet, rule: &Rule, family: Option<Family>) -> Vec<PortsWay> {
-    let mut ways = vec![PortsWay::default()];
-    for (end, port, address) in [
-        (&rule.source, "sport", "saddr"),
-        (&rule.destination, "dport", "daddr"),
+/// What both sides' addresses and ports must be: all of these. One without tests cannot be met.
+fn conditions(rules: &RuleSet, rule: &Rule, family: Option<Family>) -> Vec<Condition> {
+    let mut all = Vec::new();
+    for (end, address, port) in [
+        (&rule.source, "saddr", "sport"),
+        (&rule.destination, "daddr", "dport"),
     ] {
-        // A name is of use with an address only, and rules with names are said for each family.
-        let named = |set: &usize, not: &str| {
-            let family = family?;
-            let name = &rules.port_sets[*set].name;
-            Some(format!(
-                "{} {address} . th {port} {not}@{name}-{}",
-                ip(family),
-                version(family)
-            ))
+        if let Some(family) = family {
+            addresses(&mut all, rules, end, &format!("{} {address}", ip(family)), family);
+        }
+        ports(&mut all, rules, end, family, address, port);
+    }
+    all
+}
+
+fn addresses(all: &mut Vec<Condition>, rules: &RuleSet, end: &End, field: &str, family: Family) {
+    let test = |text| Test {
+        cost: Cost::Address,
+        text,
+    };
+    let of_family = |nets: &[IpNet]| -> Vec<IpNet> {
+        let of_family = nets.iter().filter(|net| Family::of(net.addr()) == family);
+        of_family.copied().collect()
+    };
+    if let Some(set) = end.set {
+        all.push(looks(&rules.sets[set], field, "", family).map(test).collect());
+    }
+    if let Some(set) = end.not_set {
+        all.extend(looks(&rules.sets[set], field, "!= ", family).map(|look| vec![test(look)]));
+    }
+    if !end.nets.is_empty() {
+        all.push(
+            inside(field, of_family(&end.nets))
+                .into_iter()
+                .map(test)
+                .collect(),
+        );
+    }
+    let not = outside(field, of_family(&end.not_nets));
+    all.extend(not.into_iter().map(|it| vec![test(it)]));
+}
+
+/// A look into each of the nft sets that one set of addresses is.
+fn looks(set: &AddressSet, field: &str, not: &str, family: Family) -> impl Iterator<Item = String> {
+    let single = format!("{field} {not}@{}", set_name(set, family));
+    let by_length = lengths(set, family).into_iter().map(move |length| {
+        let masked = masked(field, family == Family::V4, length);
+        format!("{masked} {not}@{}", nets_name(set, length, family))
+    });
+    std::iter::once(single).chain(by_length)
+}
+
+/// Ports are told by number or by name, of which any may hold. A name is of use with an address only, and rules with names are
+/// said for each family.
+fn ports(
+    all: &mut Vec<Condition>,
+    rules: &RuleSet,
+    end: &End,
+    family: Option<Family>,
+    address: &str,
+    port: &str,
+) {
+    let field = format!("th {port}");
+    let number = |text| Test {
+        cost: Cost::Port,
+        text,
+    };
+    let named = |set: &usize, not: &str| {
+        let family = family?;
+        let name = &rules.port_sets[*set].name;
+        let ip = ip(family);
+        let text = format!("{ip} {address} . th {port} {not}@{name}-{}", version(family));
+        Some(Test {
+            cost: Cost::NamedPort,
+            text,
+        })
+    };
+    if let Some(ports) = &end.ports {
+        let numbers = port_inside(&field, &ports.ranges).into_iter().map(number);
+        let names = ports.sets.iter().filter_map(|set| named(set, ""));
+        all.push(numbers.chain(names).collect());
+    }
+    if let Some(ports) = &end.not_ports {
+        let numbers = port_outside(&field, &ports.ranges).into_iter().map(number);
+        let names = ports.sets.iter().filter_map(|set| named(set, "!= "));
+        all.extend(numbers.chain(names).map(|test| vec![test]));
+    }
+}
+
+/// Every way to meet all conditions: one test of each, the cheapest first.
+fn ways<'c>(conditions: &'c [Condition]) -> Vec<Vec<&'c Test>> {
+    let mut ways = vec![Vec::new()];
+    for condition in conditions {
+        let longer = |way: Vec<&'c Test>| {
+            let with = move |test| [&way[..], &[test]].concat();
+            condition.iter().map(with)
         };
-        if let Some(ports) = &end.ports {
-            let number = numbers(&ports.ranges).map(|numbers| format!("th {port} {numbers}"));
-            let names: Vec<String> = ports.sets.iter().filter_map(|set| named(set, "")).collect();
-            let each_with = |way: &PortsWay| {
-                let by_number = number.clone().map(|number| way.clone().and_number(number));
-                let by_name = names.iter().map(|name| way.clone().and_name(name.clone()));
-                by_number.into_iter().chain(by_name).collect::<Vec<PortsWay>>()
-            };
-            ways = ways.iter().flat_map(each_with).collect();
-        }
-        if let Some(ports) = &end.not_ports {
-            let number = numbers(&ports.ranges).map(|numbers| format!("th {port} != {numbers}"));
-            let names = ports.sets.iter().filter_map(|set| named(set, "!= "));
-            let names: Vec<String> = names.collect();
-            for way in &mut ways {
-                way.numbers.extend(number.clone());
-                way.names.extend(names.iter().cloned());
-            }
-        }
+        ways = ways.into_iter().flat_map(longer).collect();
+    }
+    for way in &mut ways {
+        way.sort_by_key(|test| test.cost);
     }
     ways
-}
-
-/// Ports as a set without overlaps; `None` if there are none.
-pub(super) fn numbers(ranges: &[PortRange]) -> Option<String> {
-    let mut sorted = ranges.to_vec();
-    sorted.sort_unstable();
-    let mut merged: Vec<PortRange> = Vec::new();
-    for range in sorted {
-        match merged.last_mut() {
-            Some(last) if range.first() <= last.last() => {
-                if let Some(longer) = PortRange::new(last.first(), last.last().max(range.last())) {
-                    *last = longer;
-                }
-            }
-            _ => merged.push(range),
-        }
-    }
-    let texts: Vec<String> = merged.iter().map(ToString::to_string).collect();
-    (!texts.is_empty()).then(|| format!("{{ {} }}", texts.join(", ")))
 }
 
 fn ip(family: Family) -> &'static str {

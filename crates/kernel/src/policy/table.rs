@@ -63,8 +63,6 @@ pub(super) struct Set {
 pub(super) enum SetKind {
     /// Single elements.
     Hash,
-    /// Intervals, which nft 1.0.6 merges on the way in and cannot take out one by one. They are few.
-    Interval,
     /// Elements with verdicts, that may name chains.
     Map,
 }
@@ -191,20 +189,15 @@ impl Set {
             return text.elements("add", name, &self.elements.all());
         };
         let (gone, new) = before.elements.difference(&self.elements);
-        if self.kind != SetKind::Interval {
-            text.elements("delete", name, &gone);
-            text.elements("add", name, &new);
-        } else if !gone.is_empty() || !new.is_empty() {
-            text.line(format_args!("flush set inet {TABLE} {name}"));
-            text.elements("add", name, &self.elements.all());
-        }
+        text.elements("delete", name, &gone);
+        text.elements("add", name, &new);
     }
 }
 
 impl SetKind {
     fn word(self) -> &'static str {
         match self {
-            Self::Hash | Self::Interval => "set",
+            Self::Hash => "set",
             Self::Map => "map",
         }
     }

@@ -1,11 +1,13 @@
 //! The guard's table: what survives, what is noticed, what is repaired, and how it is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::UdpSocket;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use ipnet::IpNet;
 use warren_plan::{Action, Carrier, Clear, Guard, OpenPod};
 
 use crate::rooms::{delivered, node, send, sh};
@@ -210,12 +212,10 @@ fn what_may_pass_before_and_after_passes_while_the_table_is_written_as_well() {
         "table::what_may_pass_before_and_after_passes_while_the_table_is_written_as_well",
         async |node| {
             let mut scene = Scene::new(node).await;
-            let nets = ["10.244.2.0/24", "fd10:244:2::/64"].map(|net| net.parse().unwrap());
+            // Several of each, because a single one is compared with and not looked up.
+            let nets = REMOTE_AND_ANOTHER.map(|net| net.parse().unwrap());
             scene.guard.clear = nets.map(|net| (net, Clear::by(Carrier::Vxlan))).into();
-            // The larger a transaction, the longer it takes to take effect.
-            let many = (0..300_u32).map(|number| std::net::Ipv4Addr::from(0x0b00_0000 + number * 512));
-            let many = many.map(|address| ipnet::IpNet::new(address.into(), 24).unwrap());
-            scene.guard.sealed.extend(many);
+            scene.guard.sealed.extend(many());
             scene.install().await;
             scene.route_remote("warren-vx", 4);
             let (pod, remote) = (bound(&scene.pod, POD, 7), bound(&scene.vxlan, REMOTE, 8));
@@ -227,25 +227,71 @@ fn what_may_pass_before_and_after_passes_while_the_table_is_written_as_well() {
             // One family each way: a processor is left for who writes.
             let senders = [flood.start(&pod[0], &remote[0]), flood.start(&remote[1], &pod[1])];
             let before = drops(&scene).await;
-            for number in 0..WRITTEN {
-                // Networks come and go beside those that matter.
-                let also = format!("172.{}.0.0/16", 16 + number % 3).parse().unwrap();
-                scene.guard.sealed.insert(also);
-                scene.node.kernel.observe(&[]).await.unwrap();
-                scene.install().await;
-                scene.guard.sealed.remove(&also);
-            }
-            flood.ends.store(true, Ordering::Relaxed);
-            senders.into_iter().for_each(|sender| sender.join().unwrap());
-            let sent = flood.sent.load(Ordering::Relaxed);
-            assert!(sent > u64::from(WRITTEN), "{sent} packets sent");
+            write_again_and_again(&mut scene).await;
+            let sent = flood.end(senders);
             assert_eq!(drops(&scene).await, before, "of {sent} packets");
         },
     );
 }
 
-/// How often the table is written.
-const WRITTEN: u32 = 10;
+#[test]
+fn what_may_pass_neither_before_nor_after_does_not_pass_while_the_table_is_written() {
+    node(
+        "table::what_may_pass_neither_before_nor_after_does_not_pass_while_the_table_is_written",
+        async |node| {
+            let mut scene = Scene::new(node).await;
+            scene.guard.sealed = REMOTE_AND_ANOTHER.map(|net| net.parse().unwrap()).into();
+            scene.guard.sealed.extend(many());
+            scene.install().await;
+            scene.route_remote("eth0", 2);
+            let (pod, remote) = (bound(&scene.pod, POD, 7), bound(&scene.underlay, REMOTE, 8));
+            let flood = Flood::default();
+            let senders = [flood.start(&pod[0], &remote[0]), flood.start(&remote[1], &pod[1])];
+            write_again_and_again(&mut scene).await;
+            let sent = flood.end(senders);
+            for socket in pod.iter().chain(&remote) {
+                socket.set_nonblocking(true).unwrap();
+                let came = socket.recv(&mut [0; 64]).map_err(|error| error.kind());
+                assert_eq!(came, Err(ErrorKind::WouldBlock), "of {sent} packets");
+            }
+            let dropped = drops(&scene).await;
+            for reason in ["plaintext-in", "plaintext-out"] {
+                assert!(
+                    dropped[reason] > u64::from(WRITTEN),
+                    "{dropped:?} of {sent} packets"
+                );
+            }
+        },
+    );
+}
+
+/// The networks of the remote pod, and others that are no neighbours of theirs.
+const REMOTE_AND_ANOTHER: [&str; 4] = [
+    "10.244.2.0/24",
+    "fd10:244:2::/64",
+    "10.244.9.0/24",
+    "fd10:244:9::/64",
+];
+
+/// Networks nobody sends to. The larger a transaction, the longer it takes to take effect.
+fn many() -> impl Iterator<Item = IpNet> {
+    let addresses = (0..300_u32).map(|number| Ipv4Addr::from(0x0b00_0000 + number * 512));
+    addresses.map(|address| IpNet::new(address.into(), 24).unwrap())
+}
+
+/// How often the table is written under a flood.
+const WRITTEN: u32 = 30;
+
+/// Writes the table while networks come and go beside those that matter.
+async fn write_again_and_again(scene: &mut Scene) {
+    for number in 0..WRITTEN {
+        let also = format!("172.{}.0.0/16", 16 + number % 3).parse().unwrap();
+        scene.guard.sealed.insert(also);
+        scene.node.kernel.observe(&[]).await.unwrap();
+        scene.install().await;
+        scene.guard.sealed.remove(&also);
+    }
+}
 
 /// Datagrams as fast as they can be sent. Nobody reads them: what the receiver has no room for is not the guard's doing.
 #[derive(Default)]
@@ -264,6 +310,15 @@ impl Flood {
                 sent.fetch_add(1, Ordering::Relaxed);
             }
         })
+    }
+
+    /// Ends it and gives how many were sent.
+    fn end(&self, senders: [JoinHandle<()>; 2]) -> u64 {
+        self.ends.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        let sent = self.sent.load(Ordering::Relaxed);
+        assert!(sent > u64::from(WRITTEN), "{sent} packets sent");
+        sent
     }
 }
 

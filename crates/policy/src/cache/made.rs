@@ -27,7 +27,6 @@ pub(super) fn address_set(index: &Index, query: &Query) -> AddressSet {
         name: String::new(),
         query: query.clone(),
         addresses,
-        // Overlapping intervals are an error to nftables.
         nets: IpNet::aggregate(&nets),
     }
 }

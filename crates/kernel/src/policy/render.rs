@@ -11,7 +11,7 @@ use super::dispatch;
 use super::elements::Elements;
 use super::names::Names;
 use super::parts::{address_type, deny, version};
-use super::rule::{lengths, nets_name, set_name};
+use super::rule::{nets_name, of_family, one_of_each_length, set_name};
 use super::stage::{self, passes, policies_of, policy_rules};
 use super::table::{DENIED, Set, SetKind, Table};
 
@@ -77,9 +77,8 @@ fn address_set(table: &mut Table, set: &Arc<AddressSet>) {
         };
         let single = made(Elements::Addresses(set.clone(), family));
         table.sets.insert(set_name(set, family), single);
-        for length in lengths(set, family) {
-            let of_family = set.nets.iter().filter(|net| Family::of(net.addr()) == family);
-            let of_length = of_family.filter(|net| net.prefix_len() == length);
+        for length in one_of_each_length(&set.nets, family).into_keys() {
+            let of_length = of_family(&set.nets, family).filter(|net| net.prefix_len() == length);
             let elements = of_length.map(|net| net.network().to_string()).collect();
             table.sets.insert(nets_name(set, length, family), made(elements));
         }

@@ -170,6 +170,47 @@ fn warren_policies_log_deny_and_pass_to_the_next_tier() {
 }
 
 #[test]
+fn networks_and_ranges_are_no_sets_of_intervals_and_a_networks_neighbour_is_an_element() {
+    let rule = json!({
+        "action": "Allow",
+        "protocol": "TCP",
+        "source": {
+            "selector": "who == 'office'",
+            "nets": ["10.0.0.0/8", "172.16.0.0/16", "172.18.0.0/16"],
+            "notNets": ["198.51.100.64/26", "198.51.100.192/26"],
+        },
+        "destination": {
+            "ports": [80, 443, "6000:6010", "7000:7010"],
+            "notPorts": [6001, "6003:6005"],
+        },
+    });
+    let policies = [global(
+        "far",
+        json!({"selector": "app == 'db'", "ingress": [rule]}),
+    )];
+    let text = text(&policies);
+    assert!(!text.contains("interval"), "{text}");
+    let sets = text.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let elements = sets.flat_map(|set| set.split(',').map(str::trim));
+    let is_range = |it: &str| {
+        it.split_once('-')
+            .is_some_and(|(first, _)| first.parse::<u16>().is_ok())
+    };
+    let intervals: Vec<&str> = elements.filter(|it| it.contains('/') || is_range(it)).collect();
+    assert_eq!(intervals, Vec::<&str>::new());
+    // Of addresses and networks of the set, both lengths of the rule's, ports and both ranges: all ways there are.
+    let ways = rules_of(&text, "-ingress")
+        .into_iter()
+        .filter(|rule| rule.contains("198.51.100"));
+    assert_eq!(ways.count(), 2 * 2 * 3, "{text}");
+    let mut more = cluster();
+    more.network_sets[0].nets.push("192.0.2.0/24".parse().unwrap());
+    let changes = difference((&policies, &cluster()), (&policies, &more));
+    assert_eq!(changes.len(), 1, "{changes:#?}");
+    assert!(changes[0].ends_with("-nets24-v4 { 192.0.2.0 }"), "{changes:#?}");
+}
+
+#[test]
 fn names_that_somebody_chose_do_not_leave_their_comment() {
     let mut policy = kubernetes("plain", json!({"ingress": [{}]}));
     policy.id.name = "a\" drop; flush ruleset \\\n#".to_owned() + &"x".repeat(300);

@@ -1,6 +1,6 @@
 //! One rule of a policy as rules of nft.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use warren_model::Family;
@@ -11,7 +11,7 @@ use super::parts::{allow, comment, deny, plain, version};
 use super::table::Table;
 use crate::membership::{inside, masked, outside, port_inside, port_outside};
 
-/// The rules that one rule becomes: as many as there are families and ways to say its ports, none if it can never match.
+/// The rules that one rule becomes: as many as there are families and ways to meet it, none if it can never match.
 pub(super) fn statements(
     table: &mut Table,
     rules: &RuleSet,
@@ -63,15 +63,22 @@ pub(super) fn set_name(set: &AddressSet, family: Family) -> String {
     format!("{}-{}", set.name, version(family))
 }
 
-/// The nft set of those of its networks of a family that have this length: of what these addresses are, masked.
+/// The nft set of those of its networks of a family that have this length: of their addresses.
 pub(super) fn nets_name(set: &AddressSet, length: u8, family: Family) -> String {
     format!("{}-nets{length}-{}", set.name, version(family))
 }
 
-/// The lengths that a set's networks of a family have.
-pub(super) fn lengths(set: &AddressSet, family: Family) -> BTreeSet<u8> {
-    let of_family = set.nets.iter().filter(|net| Family::of(net.addr()) == family);
-    of_family.map(IpNet::prefix_len).collect()
+/// One of a family for each length.
+pub(super) fn one_of_each_length(nets: &[IpNet], family: Family) -> BTreeMap<u8, IpNet> {
+    of_family(nets, family)
+        .map(|net| (net.prefix_len(), net))
+        .collect()
+}
+
+/// Those of a family.
+pub(super) fn of_family(nets: &[IpNet], family: Family) -> impl Iterator<Item = IpNet> {
+    let nets = nets.iter().copied();
+    nets.filter(move |net| Family::of(net.addr()) == family)
 }
 
 /// The families to say a rule for; `None` says it for both at once, where no part of it is about addresses.
@@ -177,10 +184,6 @@ fn addresses(all: &mut Vec<Condition>, rules: &RuleSet, end: &End, field: &str, 
         cost: Cost::Address,
         text,
     };
-    let of_family = |nets: &[IpNet]| -> Vec<IpNet> {
-        let of_family = nets.iter().filter(|net| Family::of(net.addr()) == family);
-        of_family.copied().collect()
-    };
     if let Some(set) = end.set {
         all.push(looks(&rules.sets[set], field, "", family).map(test).collect());
     }
@@ -189,21 +192,22 @@ fn addresses(all: &mut Vec<Condition>, rules: &RuleSet, end: &End, field: &str, 
     }
     if !end.nets.is_empty() {
         all.push(
-            inside(field, of_family(&end.nets))
+            inside(field, of_family(&end.nets, family))
                 .into_iter()
                 .map(test)
                 .collect(),
         );
     }
-    let not = outside(field, of_family(&end.not_nets));
+    let not = outside(field, of_family(&end.not_nets, family));
     all.extend(not.into_iter().map(|it| vec![test(it)]));
 }
 
 /// A look into each of the nft sets that one set of addresses is.
 fn looks(set: &AddressSet, field: &str, not: &str, family: Family) -> impl Iterator<Item = String> {
     let single = format!("{field} {not}@{}", set_name(set, family));
-    let by_length = lengths(set, family).into_iter().map(move |length| {
-        let masked = masked(field, family == Family::V4, length);
+    let by_length = one_of_each_length(&set.nets, family).into_iter();
+    let by_length = by_length.map(move |(length, like)| {
+        let masked = masked(field, &like);
         format!("{masked} {not}@{}", nets_name(set, length, family))
     });
     std::iter::once(single).chain(by_length)

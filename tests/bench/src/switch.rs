@@ -13,6 +13,8 @@ use crate::statistics::Samples;
 
 /// How many nodes there are, with a pod each.
 const NODES: u8 = 4;
+/// The last of them.
+const LAST: &str = "node4";
 
 /// What one change has sent and lost, round by round.
 #[derive(Debug, Default)]
@@ -58,8 +60,8 @@ fn suites() -> [(u8, Value, Vec<Named>); 7] {
         (1, switch::in_the_clear(), switch::encryption()),
         (1, switch::in_the_clear(), switch::overlay()),
         (2, switch::in_the_clear(), switch::cross_subnet()),
-        (1, json!({}), switch::fallback()),
-        (1, json!({"fallback": "vxlan"}), switch::there_and_back()),
+        (1, json!({}), switch::fallback(LAST)),
+        (1, json!({"fallback": "vxlan"}), switch::there_and_back(LAST)),
         (1, json!({}), switch::mtu()),
         (1, switch::in_the_clear(), switch::vxlan_port()),
     ]

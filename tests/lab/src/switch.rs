@@ -86,11 +86,11 @@ pub fn cross_subnet() -> Vec<Named> {
     ]
 }
 
-/// With encryption on: the fallback, and the node `node4` that needs it for a while.
-pub fn fallback() -> Vec<Named> {
+/// With encryption on: the fallback, and the node that needs it for a while.
+pub fn fallback(node: &'static str) -> Vec<Named> {
     let on = ("fallback on", spec(json!({"fallback": "vxlan"})));
     let off = ("fallback off", spec(json!({})));
-    [vec![on], loss_and_gain("node4", "auto"), vec![off]].concat()
+    [vec![on], loss_and_gain(node, "auto"), vec![off]].concat()
 }
 
 /// With the fallback on: a node that needs it for a while, and then has a device of this kind.
@@ -101,11 +101,11 @@ pub fn loss_and_gain(node: &'static str, kind: &'static str) -> Vec<Named> {
     ]
 }
 
-/// With the fallback on: the node `node4` needs it for so short a time that not all have told how far they have followed.
-pub fn there_and_back() -> Vec<Named> {
+/// With the fallback on: the node needs it for so short a time that not all have told how far they have followed.
+pub fn there_and_back(node: &'static str) -> Vec<Named> {
     vec![(
         "a node loses WireGuard and regains it before all have followed",
-        Change::ThereAndBack("node4", "node1"),
+        Change::ThereAndBack(node, "node1"),
     )]
 }
 

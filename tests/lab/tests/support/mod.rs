@@ -224,6 +224,11 @@ pub(crate) async fn metric(lab: &Lab, node: &str, series: &str) -> Option<u64> {
     line.rsplit_once(' ')?.1.parse().ok()
 }
 
+/// Whether processors are emulated, as `hack/vm.sh` says: what they do takes some ten times as long.
+pub(crate) fn emulated() -> bool {
+    std::env::var_os("WARREN_EMULATED").is_some()
+}
+
 /// Waits for a condition.
 pub(crate) async fn until(what: &str, wanted: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;

@@ -51,8 +51,10 @@ impl Trial {
             Work::Publish => {
                 self.have_the_annotation_be_out_of_date().await;
                 patiently("the annotation", async || {
-                    let paths = self.annotation().await["paths"].clone();
-                    anyhow::ensure!(paths == json!(["wireguard", "vxlan"]), "{paths} are published");
+                    let paths = self.published_by(NODE).await["paths"].clone();
+                    // Both nodes have the same kernel.
+                    let others = self.published_by(PEER).await["paths"].clone();
+                    anyhow::ensure!(paths == others, "{paths} are published, not {others}");
                     Ok(())
                 })
                 .await;
@@ -83,7 +85,7 @@ impl Trial {
 
     /// Without a path that nobody takes, so that peers go on.
     pub(crate) async fn have_the_annotation_be_out_of_date(&self) {
-        let mut annotation = self.annotation().await;
+        let mut annotation = self.published_by(NODE).await;
         annotation["paths"] = json!(["wireguard"]);
         let patch = json!({"metadata": {"annotations": {ANNOTATION: annotation.to_string()}}});
         let nodes: Api<Node> = Api::all(self.lab.client());
@@ -93,9 +95,9 @@ impl Trial {
             .unwrap();
     }
 
-    pub(crate) async fn annotation(&self) -> Value {
+    pub(crate) async fn published_by(&self, node: &str) -> Value {
         let nodes: Api<Node> = Api::all(self.lab.client());
-        let annotations = nodes.get(NODE).await.unwrap().metadata.annotations.unwrap();
+        let annotations = nodes.get(node).await.unwrap().metadata.annotations.unwrap();
         serde_json::from_str(&annotations[ANNOTATION]).unwrap()
     }
 

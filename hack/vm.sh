@@ -2,7 +2,7 @@
 # Runs suites on a stock distribution kernel, which has kernel WireGuard and IPIP, in a virtual machine:
 # hack/vm.sh [--whole] [SUITE...]
 #
-#   --whole  all of the suites that the lab has too, and not only what depends on the kernel
+#   --whole  all of the suites that the lab has too, and not only what depends on the kernel: 22 minutes on two cores, emulated
 #
 # The suites stand in tests/vm/suites, those of --whole in tests/vm/whole; without a name, all of them run. The kernel is Debian's linux-image-cloud-amd64,
 # fetched by apt into the cache and not installed. The machine boots from an initramfs that holds the test programs and

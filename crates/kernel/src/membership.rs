@@ -1,10 +1,9 @@
 //! Whether an address is in some networks or a port in some ranges, in nft's words, without a set of intervals.
 //!
 //! A packet that is judged while a transaction takes effect must meet all of the old table or all of the new one. Sets of
-//! intervals do not see to that: in recent kernels what searches them takes up a transaction's elements when the transaction is
-//! over, a moment after its rules have taken effect. In between a set that came with its rules is empty: packets that were
-//! allowed before and after are dropped, and what is to be dropped passes. On Linux 6.18 389 packets of a ping flood met that in
-//! 597 transactions; where the processor that commits is taken away, the moment is milliseconds long.
+//! intervals do not see to that: on Linux 6.18 one that comes with its rules holds nothing until a moment after they have taken
+//! effect. In between packets that were allowed before and after are dropped, and what is to be dropped passes: 389 packets
+//! of a ping flood met that in 597 transactions, none in 432 with hash sets.
 //!
 //! The elements of a hash set are there with its rules. So networks of one length are one hash set, in which a masked address is
 //! looked for, and ranges of ports are compared with.

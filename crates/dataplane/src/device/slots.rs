@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::noise::{DATA_HEADER_LEN, TAG_LEN};
+use crate::noise::{DATA_HEADER_LEN, TAG_LEN, padded_len};
 
 /// Bytes of a batch: small enough to stay in a core's cache from the first to the last time that they are touched.
 const BATCH_LEN: usize = 144 << 10;
@@ -15,14 +15,16 @@ pub(super) struct Slots {
     memory: Vec<u8>,
     /// Bytes from one slot to the next.
     stride: usize,
-    /// Bytes that a packet may have.
+    /// Bytes that a packet may have, padding included.
     room: usize,
     count: usize,
 }
 
 impl Slots {
-    /// Slots for packets of up to `room` bytes.
+    /// Slots for packets of up to `room` bytes, and for their padding.
     pub(super) fn new(room: usize) -> Self {
+        // The interface's MTU, which bounds padding, may have grown since: any packet has room to be padded to the full.
+        let room = padded_len(room, usize::MAX);
         // Slots that begin where cache lines do are encrypted a little faster.
         let stride = (DATA_HEADER_LEN + room + TAG_LEN).next_multiple_of(64);
         let (least, most) = SLOTS;
@@ -35,7 +37,7 @@ impl Slots {
         }
     }
 
-    /// Bytes that a packet may have.
+    /// Bytes that a packet may have, padding included.
     pub(super) fn room(&self) -> usize {
         self.room
     }
@@ -81,5 +83,22 @@ impl Slots {
     pub(super) fn place(&self, slot: usize, len: usize) -> Range<usize> {
         let start = slot * self.stride;
         start..start + DATA_HEADER_LEN + len + TAG_LEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_that_has_room_has_room_for_its_padding_whatever_the_mtu_is_by_now() {
+        for room in [0, 1, 1280, 1420, 9000, 65_000, 65_535] {
+            let slots = Slots::new(room);
+            for mtu in [0, 1280, 1420, 1500, 9000, 65_535] {
+                for len in room.saturating_sub(20)..=slots.room() {
+                    assert!(padded_len(len, mtu) <= slots.room(), "{len} of {room}, MTU {mtu}");
+                }
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// What 1,500 bytes leave for a packet, over IPv6 too: the usual MTU of all implementations.
 const MTU: u32 = 1420;
 
-/// A device that runs. Dropped, it is killed, and its interface goes with it.
+/// A device that runs. Dropped, it is killed, and its interface and its socket go with it.
 #[derive(Debug)]
 pub(super) struct Device {
     process: Child,
@@ -36,7 +36,15 @@ impl Device {
         program: &Path,
         name: &str,
     ) -> anyhow::Result<Self> {
-        let start = || Ok(quiet(program).args(system.arguments()).arg(name).spawn()?);
+        let log = said(name);
+        let start = || {
+            let log = fs::File::create(&log).with_context(|| format!("make {log}"))?;
+            Ok(quiet(program)
+                .args(system.arguments())
+                .arg(name)
+                .stderr(log)
+                .spawn()?)
+        };
         let process = host
             .inside(start)
             .with_context(|| format!("run {}", program.display()))?;
@@ -47,7 +55,8 @@ impl Device {
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = host.run("wg", &["show", name]) {
             if let Some(status) = device.process.try_wait().context("look for a device")? {
-                bail!("{} has ended: {status}", system.name());
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                bail!("{} has ended: {status}: {}", system.name(), said.trim());
             }
             if Instant::now() > deadline {
                 return Err(error.context(format!("{} does not answer", system.name())));
@@ -86,5 +95,13 @@ impl Drop for Device {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // One that was killed leaves its socket behind. The next device of the name would find it, and `wg`, which
+        // takes away what does not answer, may do so while that device does the same: wireguard-go ends then.
+        let _ = fs::remove_file(format!("/run/wireguard/{}.sock", self.name));
     }
+}
+
+/// Where a device's complaints are kept, in the benchmark's own /run.
+fn said(name: &str) -> String {
+    format!("/run/{name}.log")
 }

@@ -36,12 +36,14 @@ impl Device {
         program: &Path,
         name: &str,
     ) -> anyhow::Result<Self> {
-        let log = said(name);
+        let path = log_path(name);
         let start = || {
-            let log = fs::File::create(&log).with_context(|| format!("make {log}"))?;
+            let log = fs::File::create(&path).with_context(|| format!("make {path}"))?;
             Ok(quiet(program)
                 .args(system.arguments())
                 .arg(name)
+                // wireguard-go complains here, others there.
+                .stdout(log.try_clone()?)
                 .stderr(log)
                 .spawn()?)
         };
@@ -55,7 +57,7 @@ impl Device {
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = host.run("wg", &["show", name]) {
             if let Some(status) = device.process.try_wait().context("look for a device")? {
-                let said = fs::read_to_string(&log).unwrap_or_default();
+                let said = fs::read_to_string(&path).unwrap_or_default();
                 bail!("{} has ended: {status}: {}", system.name(), said.trim());
             }
             if Instant::now() > deadline {
@@ -101,7 +103,7 @@ impl Drop for Device {
     }
 }
 
-/// Where a device's complaints are kept, in the benchmark's own /run.
-fn said(name: &str) -> String {
+/// Where what a device says is kept, in the benchmark's own /run.
+fn log_path(name: &str) -> String {
     format!("/run/{name}.log")
 }

@@ -8,17 +8,19 @@ use std::arch::x86_64::{
     _mm256_set1_epi32, _mm256_setr_epi32, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
     _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256, _mm512_add_epi32, _mm512_broadcast_i32x4,
     _mm512_castsi256_si512, _mm512_inserti64x4, _mm512_mask_set1_epi32, _mm512_rol_epi32, _mm512_set1_epi32,
-    _mm512_setr_epi32, _mm512_shuffle_epi32, _mm512_shuffle_i32x4, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
+    _mm512_setr_epi32, _mm512_setzero_si512, _mm512_shuffle_epi32, _mm512_shuffle_i32x4,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_xor_si512,
 };
 
 /// "expand 32-byte k".
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 /// The keystream of one message.
-pub(super) struct Stream {
-    /// The state of block 0.
-    words: [u32; 16],
+pub(super) struct Stream<'k> {
+    key: &'k [u32; 8],
+    /// The second half of the nonce, as two words. The first is zero.
+    nonce: [u32; 2],
 }
 
 /// The twenty rounds on a state of vectors, with this type's addition, exclusive or and rotation.
@@ -47,15 +49,23 @@ macro_rules! rounds {
     }};
 }
 
-impl Stream {
+impl<'k> Stream<'k> {
     /// The keystream of the message with this counter.
-    pub(super) fn new(key: &[u32; 8], counter: u64) -> Self {
+    pub(super) fn new(key: &'k [u32; 8], counter: u64) -> Self {
+        Self {
+            key,
+            nonce: bytemuck::cast(counter),
+        }
+    }
+
+    /// The state of block 0. Word 12 is the block's number.
+    #[inline]
+    fn words(&self) -> [u32; 16] {
         let mut words = [0; 16];
         words[..4].copy_from_slice(&CONSTANTS);
-        words[4..12].copy_from_slice(key);
-        // Words 12 and 13 are the block's number and the zero half of the nonce.
-        [words[14], words[15]] = bytemuck::cast(counter.to_le_bytes().map(u8::to_le));
-        Self { words }
+        words[4..12].copy_from_slice(self.key);
+        words[14..].copy_from_slice(&self.nonce);
+        words
     }
 
     /// Blocks `from` to `from + 16`.
@@ -63,22 +73,22 @@ impl Stream {
     #[target_feature(enable = "avx512f")]
     pub(super) fn blocks_16(&self, from: u32) -> [__m512i; 16] {
         let numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        let mut state = self.words.map(|word| _mm512_set1_epi32(word.cast_signed()));
-        state[12] = _mm512_add_epi32(_mm512_set1_epi32(from.cast_signed()), numbers);
-        all_16(state)
+        let numbers = _mm512_add_epi32(_mm512_set1_epi32(from.cast_signed()), numbers);
+        let nonce = self.nonce.map(|word| _mm512_set1_epi32(word.cast_signed()));
+        all_16(self.key, numbers, nonce)
     }
 
     /// Blocks `from` to `from + 8` of two streams with the same key.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn blocks_8_of_two(streams: [&Self; 2], from: u32) -> [__m512i; 16] {
+    pub(super) fn blocks_8_of_two([one, other]: [&Self; 2], from: u32) -> [__m512i; 16] {
         let numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
-        let mut state = streams[0].words.map(|word| _mm512_set1_epi32(word.cast_signed()));
-        state[12] = _mm512_add_epi32(_mm512_set1_epi32(from.cast_signed()), numbers);
-        for (vector, other) in state.iter_mut().zip(streams[1].words).skip(14) {
-            *vector = _mm512_mask_set1_epi32(*vector, 0xff00, other.cast_signed());
-        }
-        all_16(state)
+        let numbers = _mm512_add_epi32(_mm512_set1_epi32(from.cast_signed()), numbers);
+        let nonce = [0, 1].map(|at: usize| {
+            let word = _mm512_set1_epi32(one.nonce[at].cast_signed());
+            _mm512_mask_set1_epi32(word, 0xff00, other.nonce[at].cast_signed())
+        });
+        all_16(one.key, numbers, nonce)
     }
 
     /// Blocks `from` to `from + 8`.
@@ -86,7 +96,7 @@ impl Stream {
     #[target_feature(enable = "avx512f,avx512vl")]
     pub(super) fn blocks_8(&self, from: u32) -> [__m512i; 8] {
         let numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        let mut start = self.words.map(|word| _mm256_set1_epi32(word.cast_signed()));
+        let mut start = self.words().map(|word| _mm256_set1_epi32(word.cast_signed()));
         start[12] = _mm256_add_epi32(_mm256_set1_epi32(from.cast_signed()), numbers);
         let mut state = start;
         rounds!(state, _mm256_add_epi32, _mm256_xor_si256, _mm256_rol_epi32);
@@ -100,7 +110,7 @@ impl Stream {
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn blocks_4(&self) -> [__m512i; 4] {
-        let rows: [__m128i; 4] = bytemuck::cast(self.words);
+        let rows: [__m128i; 4] = bytemuck::cast(self.words());
         let numbers = _mm512_setr_epi32(0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0);
         let start = [
             _mm512_broadcast_i32x4(rows[0]),
@@ -144,10 +154,20 @@ fn columns(mut a: __m512i, mut b: __m512i, mut c: __m512i, mut d: __m512i) -> [_
     [a, b, c, d]
 }
 
-/// The blocks of a state.
+/// The blocks with these numbers and second halves of nonces.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn all_16(start: [__m512i; 16]) -> [__m512i; 16] {
+fn all_16(key: &[u32; 8], numbers: __m512i, nonce: [__m512i; 2]) -> [__m512i; 16] {
+    // Made here and not by the callers: it would come through memory.
+    let mut start = [_mm512_setzero_si512(); 16];
+    for (vector, word) in start.iter_mut().zip(CONSTANTS) {
+        *vector = _mm512_set1_epi32(word.cast_signed());
+    }
+    for (vector, word) in start[4..12].iter_mut().zip(key) {
+        *vector = _mm512_set1_epi32(word.cast_signed());
+    }
+    start[12] = numbers;
+    [start[14], start[15]] = nonce;
     let mut state = start;
     rounds!(state, _mm512_add_epi32, _mm512_xor_si512, _mm512_rol_epi32);
     for (vector, start) in state.iter_mut().zip(start) {

@@ -45,19 +45,19 @@ impl Key {
     pub(crate) fn seal(&self, counter: u64, text: &mut [u8]) -> [u8; TAG_LEN] {
         let stream = Stream::new(&self.0, counter);
         if text.len() <= 3 * BLOCK {
-            let [first, blocks @ ..] = stream.blocks_4();
-            let authenticator = One::new(first);
-            apply(&blocks, text);
+            let blocks = stream.blocks_4();
+            let authenticator = One::new(blocks[0]);
+            apply(&blocks[1..], text);
             authenticator.tag(text)
         } else if text.len() <= 7 * BLOCK {
-            let [first, blocks @ ..] = stream.blocks_8(0);
-            let authenticator = One::new(first);
-            apply(&blocks, text);
+            let blocks = stream.blocks_8(0);
+            let authenticator = One::new(blocks[0]);
+            apply(&blocks[1..], text);
             authenticator.tag(text)
         } else {
-            let [first, blocks @ ..] = stream.blocks_16(0);
-            let authenticator = One::new(first);
-            let rest = apply(&blocks, text);
+            let blocks = stream.blocks_16(0);
+            let authenticator = One::new(blocks[0]);
+            let rest = apply(&blocks[1..], text);
             apply_all(&stream, 16, rest);
             authenticator.tag(text)
         }
@@ -73,17 +73,17 @@ impl Key {
     ) -> Result<(), NotAuthentic> {
         let stream = Stream::new(&self.0, counter);
         if text.len() <= 3 * BLOCK {
-            let [first, blocks @ ..] = stream.blocks_4();
-            check(One::new(first), text, tag)?;
-            apply(&blocks, text);
+            let blocks = stream.blocks_4();
+            check(One::new(blocks[0]), text, tag)?;
+            apply(&blocks[1..], text);
         } else if text.len() <= 7 * BLOCK {
-            let [first, blocks @ ..] = stream.blocks_8(0);
-            check(One::new(first), text, tag)?;
-            apply(&blocks, text);
+            let blocks = stream.blocks_8(0);
+            check(One::new(blocks[0]), text, tag)?;
+            apply(&blocks[1..], text);
         } else {
-            let [first, blocks @ ..] = stream.blocks_16(0);
-            check(One::new(first), text, tag)?;
-            let rest = apply(&blocks, text);
+            let blocks = stream.blocks_16(0);
+            check(One::new(blocks[0]), text, tag)?;
+            let rest = apply(&blocks[1..], text);
             apply_all(&stream, 16, rest);
         }
         Ok(())
@@ -96,9 +96,17 @@ impl Key {
         if !fit(one, other) {
             return [self.seal(counters[0], one), self.seal(counters[1], other)];
         }
-        let streams = Streams::new(self, counters);
-        streams.apply([&mut *one, &mut *other]);
-        streams.authenticators.tags([one, other])
+        let streams = counters.map(|counter| Stream::new(&self.0, counter));
+        let first = streams[0].blocks_16(0);
+        apply(&first[1..], one);
+        let second = streams[1].blocks_16(0);
+        apply(&second[1..], other);
+        // Before the third pass: what waits for one product after another goes on beside it.
+        let authenticators = Two::new([first[0], second[0]]);
+        let third = Stream::blocks_8_of_two([&streams[0], &streams[1]], 16);
+        apply(&third[..8], &mut one[15 * BLOCK..]);
+        apply(&third[8..], &mut other[15 * BLOCK..]);
+        authenticators.tags([one, other])
     }
 
     /// Decrypts in place those of two texts that have these authenticators, and says which have.
@@ -116,10 +124,14 @@ impl Key {
                 self.open(counters[1], other, tags[1]),
             ];
         }
-        let streams = Streams::new(self, counters);
-        let expected = streams.authenticators.tags([one, other]);
+        let streams = counters.map(|counter| Stream::new(&self.0, counter));
+        let [first, second] = [streams[0].blocks_16(0), streams[1].blocks_16(0)];
+        let authenticators = Two::new([first[0], second[0]]);
+        let third = Stream::blocks_8_of_two([&streams[0], &streams[1]], 16);
+        let expected = authenticators.tags([one, other]);
         // That is what comes as good as always: both are as they should be.
-        streams.apply([&mut *one, &mut *other]);
+        apply(&third[..8], apply(&first[1..], one));
+        apply(&third[8..], apply(&second[1..], other));
         [0, 1].map(|at| compare(expected[at], tags[at]))
     }
 }
@@ -128,39 +140,6 @@ impl Key {
 /// one and a half do.
 fn fit(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.len() > 15 * BLOCK && one.len() <= 23 * BLOCK
-}
-
-/// What two texts are encrypted and authenticated with: three passes for the two.
-struct Streams {
-    /// Blocks 1 to 15 of each.
-    first: [[__m512i; 15]; 2],
-    /// Blocks 16 to 23 of one, then of the other.
-    rest: [__m512i; 16],
-    authenticators: Two,
-}
-
-impl Streams {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512vl,avx512ifma")]
-    fn new(key: &Key, counters: [u64; 2]) -> Self {
-        let streams = counters.map(|counter| Stream::new(&key.0, counter));
-        let [key_of_one, one @ ..] = streams[0].blocks_16(0);
-        let [key_of_other, other @ ..] = streams[1].blocks_16(0);
-        Self {
-            first: [one, other],
-            rest: Stream::blocks_8_of_two([&streams[0], &streams[1]], 16),
-            authenticators: Two::new([key_of_one, key_of_other]),
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn apply(&self, texts: [&mut [u8]; 2]) {
-        let (rests, _) = self.rest.as_chunks::<8>();
-        for ((text, first), rest) in texts.into_iter().zip(&self.first).zip(rests) {
-            apply(rest, apply(first, text));
-        }
-    }
 }
 
 #[target_feature(enable = "avx512f,avx512vl,avx512ifma")]
@@ -180,7 +159,7 @@ fn compare(expected: [u8; TAG_LEN], tag: &[u8; TAG_LEN]) -> Result<(), NotAuthen
 
 /// Applies the keystream from block `counter` on.
 #[target_feature(enable = "avx512f,avx512vl")]
-fn apply_all(stream: &Stream, mut counter: u32, mut text: &mut [u8]) {
+fn apply_all(stream: &Stream<'_>, mut counter: u32, mut text: &mut [u8]) {
     while text.len() > 8 * BLOCK {
         text = apply(&stream.blocks_16(counter), text);
         counter += 16;
@@ -193,8 +172,8 @@ fn apply_all(stream: &Stream, mut counter: u32, mut text: &mut [u8]) {
 /// Applies these blocks of the keystream to the beginning of the text, and gives the rest of it.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn apply<'t, const N: usize>(blocks: &[__m512i; N], text: &'t mut [u8]) -> &'t mut [u8] {
-    let (now, rest) = text.split_at_mut(text.len().min(N * BLOCK));
+fn apply<'t>(blocks: &[__m512i], text: &'t mut [u8]) -> &'t mut [u8] {
+    let (now, rest) = text.split_at_mut(text.len().min(blocks.len() * BLOCK));
     let (whole, last) = now.as_chunks_mut::<BLOCK>();
     for (place, block) in whole.iter_mut().zip(blocks) {
         *place = bytemuck::cast(_mm512_xor_si512(bytemuck::cast(*place), *block));

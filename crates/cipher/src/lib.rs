@@ -7,8 +7,8 @@
 //! | `wide` | x86-64 with AVX-512 and IFMA | our own: 16 blocks of ChaCha20 at once, 8 of Poly1305 |
 //! | `ring`'s | everywhere else | the library's |
 //!
-//! The cipher is the largest part of what a userspace WireGuard does. `ring` has code for AVX2 at most; the wide one takes half
-//! its time (docs/benchmarks.md). What it must be is tested against `ring`, byte by byte.
+//! The cipher is the largest part of what a userspace WireGuard does. `ring` has code for AVX2 at most; the wide one takes about
+//! half its time (docs/benchmarks.md). What it must be is tested against `ring`, byte by byte.
 //!
 //! No branch and no address depends on a key or on what is encrypted, only on lengths and on whether a message is authentic.
 //! A key is erased when it is dropped. What is derived from it for one message (keystream, the authenticator's key) stays in

@@ -19,7 +19,7 @@ const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]
 /// The keystream of one message.
 pub(super) struct Stream<'k> {
     key: &'k [u32; 8],
-    /// The second half of the nonce, as two words. The first is zero.
+    /// The nonce's last two words. Its first is zero.
     nonce: [u32; 2],
 }
 
@@ -154,7 +154,7 @@ fn columns(mut a: __m512i, mut b: __m512i, mut c: __m512i, mut d: __m512i) -> [_
     [a, b, c, d]
 }
 
-/// The blocks with these numbers and second halves of nonces.
+/// The blocks with these numbers, each with the last two words of its nonce.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn all_16(key: &[u32; 8], numbers: __m512i, nonce: [__m512i; 2]) -> [__m512i; 16] {
